@@ -1,0 +1,76 @@
+"""The command `qm9flow`: finds a subcommand, loads its module only then.
+
+Each command lives in a module of its own and is called `command` there, so that `--help` loads
+neither torch nor mlflow.
+"""
+
+import importlib
+import logging
+import os
+import sys
+
+import click
+
+import qm9flow
+from qm9flow.errors import Qm9FlowError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "data": ("qm9flow.cli.data", "Prepare and describe QM9."),
+    "train": ("qm9flow.cli.train", "Train one network, or repeat a recorded run."),
+    "study": ("qm9flow.cli.study", "Search for the best network; list, show, resume, delete."),
+    "evaluate": ("qm9flow.cli.evaluate", "Error of a registered version on the test molecules."),
+    "report": ("qm9flow.cli.report", "Figures and leaderboard of a study."),
+    "export": ("qm9flow.cli.export", "Write a registered version's bundle and ONNX to a folder."),
+    "promote": ("qm9flow.cli.promote", "Make a version champion, if it passes the gate."),
+    "rollback": ("qm9flow.cli.rollback", "Make the previous champion champion again."),
+    "models": ("qm9flow.cli.models", "List registered versions."),
+    "predict": ("qm9flow.cli.predict", "Predict molecules with a registered version."),
+    "serve": ("qm9flow.cli.serve", "Serve the champion over HTTP."),
+}
+"""Each command's module and its line in the overview (so that the overview loads none)."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the commands, in the order of a model's life."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The overview, from the table above instead of from the modules."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-v", "--verbose", count=True, help="Say more; twice for debugging.")
+@click.version_option(qm9flow.__version__, prog_name="qm9flow")
+def cli(verbose: int) -> None:
+    """Graph neural networks for QM9, from its tables to a served model.
+
+    \b
+    Example:
+      qm9flow study run --n-trials 12 --train-size 4000 --final-minutes 3
+      qm9flow predict --smiles CCO
+    """
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+
+
+def main() -> None:
+    """Run the command line; an error made on purpose is a message and exit status 1."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+    try:
+        cli()
+    except Qm9FlowError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)

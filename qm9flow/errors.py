@@ -1,0 +1,149 @@
+"""The error tree. Whatever qm9flow raises on purpose is a `Qm9FlowError`.
+
+A message says what was wrong, where, and what to do. Interfaces (shell, HTTP) print the message
+and never a traceback.
+"""
+
+
+class Qm9FlowError(Exception):
+    """Root of all errors raised on purpose."""
+
+
+class ConfigError(Qm9FlowError):
+    """An option, a configuration file or an environment variable is wrong."""
+
+
+class DependencyError(Qm9FlowError):
+    """An optional package is missing; the message names the extra that brings it."""
+
+
+class DataError(Qm9FlowError):
+    """QM9's tables or the cache made from them cannot be used."""
+
+
+class SourceMissingError(DataError):
+    """The package that holds QM9's tables is not installed, or lacks a table."""
+
+
+class SourceCorruptError(DataError):
+    """A table differs from the recorded one."""
+
+
+class CacheError(DataError):
+    """The cache cannot be written, or what it holds is damaged."""
+
+
+class TrainingError(Qm9FlowError):
+    """A training cannot start or go on."""
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint does not fit the training that is to resume from it."""
+
+
+class StudyError(Qm9FlowError):
+    """A study cannot be created, resumed or shown."""
+
+
+class StudyBusyError(StudyError):
+    """Another coordinator holds the study's lease."""
+
+
+class StudyMismatchError(StudyError):
+    """A study is resumed with another space, other data or another seed."""
+
+
+class TrackingError(Qm9FlowError):
+    """A tracking store cannot be reached or does not hold what was asked for."""
+
+
+class BundleError(Qm9FlowError):
+    """A bundle is incomplete, damaged or of an unknown format."""
+
+
+class ExportError(Qm9FlowError):
+    """A model cannot be exported."""
+
+
+class ParityError(ExportError):
+    """The exported graph does not give the network's numbers."""
+
+
+class RegistryError(Qm9FlowError):
+    """The model registry does not hold what was asked for, or refuses a change."""
+
+
+class GateError(RegistryError):
+    """A version does not pass the gate to `champion`."""
+
+
+class InferenceError(Qm9FlowError):
+    """A model cannot be loaded or run."""
+
+
+class ProviderError(InferenceError):
+    """The execution provider that was required is not active."""
+
+
+class MoleculeError(Qm9FlowError):
+    """A molecule is refused.
+
+    Attributes:
+        code: Machine-readable reason, one of the codes of the HTTP interface.
+    """
+
+    code = "internal"
+
+
+class InvalidSmilesError(MoleculeError):
+    """The text is not a SMILES."""
+
+    code = "invalid_smiles"
+
+
+class UnsupportedElementError(MoleculeError):
+    """An element that QM9 does not hold."""
+
+    code = "unsupported_element"
+
+
+class ChargedError(MoleculeError):
+    """A net charge."""
+
+    code = "charged"
+
+
+class CoincidentAtomsError(MoleculeError):
+    """Two atoms in one place."""
+
+    code = "coincident_atoms"
+
+
+class NonFiniteError(MoleculeError):
+    """A coordinate that is no finite number."""
+
+    code = "non_finite"
+
+
+class EmptyMoleculeError(MoleculeError):
+    """No atoms, or a description that cannot be read as a molecule."""
+
+    code = "empty"
+
+
+class TooLargeError(MoleculeError):
+    """More atoms than the stated limit."""
+
+    code = "too_large"
+
+
+class ConformerError(MoleculeError):
+    """No geometry could be made from a SMILES."""
+
+    code = "conformer_failed"
+
+
+class MoleculeTimeoutError(MoleculeError):
+    """A molecule took longer than its limit."""
+
+    code = "timeout"
