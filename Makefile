@@ -1,0 +1,58 @@
+# `make study` from a fresh clone: installs into .venv, runs a small study on real QM9, ends with a
+# served-ready champion. Every target installs first if pyproject.toml or the lock has changed.
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# The small study of `make study`; `mlflow run . -P n_trials=1800` is the long form.
+STUDY ?= -P n_trials=12 -P train_size=4000 -P max_epochs=9 -P final_minutes=3 -P timeout_minutes=5
+
+.DEFAULT_GOAL := help
+.PHONY: help install study serve test test-all bench lint format lock clean
+
+help:  ## Show these lines
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+$(INSTALLED): pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[train,serve,dev]'
+	touch $@
+
+install: $(INSTALLED)  ## Install into .venv
+
+study: $(INSTALLED)  ## Run a small study on real QM9 and register its best model
+	PATH="$(abspath $(BIN)):$$PATH" mlflow run . --env-manager local $(STUDY)
+
+serve: $(INSTALLED)  ## Serve the champion on http://127.0.0.1:3000
+	$(BIN)/qm9flow serve
+
+test: $(INSTALLED)  ## Fast tests, five minutes at most
+	$(BIN)/python -m pytest
+
+test-all: $(INSTALLED)  ## All tests: kills, servers, long fuzzing
+	$(BIN)/python -m pytest -m ''
+
+bench: $(INSTALLED)  ## Print the ratios that the README quotes
+	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/nnconv.py
+	$(BIN)/python benchmarks/gradient_monitor.py
+	$(BIN)/python benchmarks/tracking.py
+
+lint: $(INSTALLED)  ## Format check, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)  ## Format and mend what ruff can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(INSTALLED)  ## Write requirements.lock from what is installed
+	$(BIN)/python -m pip install --quiet --editable '.[train,serve,cluster,dev]'
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' \
+	  | grep -viE '^(pip|setuptools|wheel)==' | sort -f > requirements.lock
+
+clean:  ## Remove the environment and caches; stores and QM9's cache stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
