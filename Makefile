@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 # The small study of `make study`; `mlflow run . -P n_trials=1800` is the long form.
-STUDY ?= -P n_trials=12 -P train_size=4000 -P max_epochs=9 -P final_minutes=3 -P timeout_minutes=5
+STUDY ?= -P n_trials=12 -P train_size=4000 -P max_epochs=9 -P trial_minutes=1 -P final_minutes=3 -P timeout_minutes=5
 
 .DEFAULT_GOAL := help
 .PHONY: help install study serve test test-all bench lint format lock clean

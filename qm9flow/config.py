@@ -201,6 +201,8 @@ class StudyConfig:
     """Validation molecules inside trials."""
     max_epochs: int = 9
     """Epochs of a trial, at most."""
+    trial_minutes: float | None = None
+    """Minutes of a trial, at most; one that runs out of time completes with what it has."""
     final_minutes: float = 10.0
     """Minutes at most for training the best configuration on the full training split."""
     split: SplitName = "seed"
@@ -239,6 +241,10 @@ class StudyConfig:
         _require(
             self.timeout_minutes is None or self.timeout_minutes > 0,
             f"timeout_minutes must be above 0, got {self.timeout_minutes}",
+        )
+        _require(
+            self.trial_minutes is None or self.trial_minutes > 0,
+            f"trial_minutes must be above 0, got {self.trial_minutes}",
         )
         _require(
             self.keep_models is None or self.keep_models >= 1,
