@@ -1,0 +1,96 @@
+"""What every network takes and gives, and the model that is released."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from qm9flow import properties
+from qm9flow.targets import TargetCodec
+
+
+class Network(nn.Module, ABC):
+    """An architecture: molecules in, encoded targets out.
+
+    Pairs, cutoffs and masks are the network's own business. It never sees bonds or charges, so
+    that every input form can be served.
+
+    Attributes:
+        targets: Names of the targets, in the order of the outputs.
+    """
+
+    targets: tuple[str, ...]
+
+    @abstractmethod
+    def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
+        """Predict encoded targets.
+
+        Args:
+            numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
+            positions: (B, N, 3) in the weights' dtype, angstrom.
+
+        Returns:
+            (B, T) in the weights' dtype, encoded targets.
+        """
+
+
+class PropertyModel(nn.Module):
+    """A network and its codec: molecules in, physical values out.
+
+    values = encoded * scale + offset + sum over atoms of references[number], in float64: total
+    energies lie near -11,000 eV, where float32 steps are 1 meV. The buffers travel with the
+    exported graph. Converting the whole model to another dtype would lose that; convert
+    `network` alone.
+    """
+
+    references: Tensor
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(self, network: Network, codec: TargetCodec) -> None:
+        """Join a network and a codec.
+
+        Args:
+            network: Predicts the codec's targets, in its order.
+            codec: Between encoded and physical values.
+
+        Raises:
+            ValueError: The network predicts other targets than the codec's.
+        """
+        super().__init__()
+        if network.targets != codec.names:
+            raise ValueError(
+                f"the network predicts {', '.join(network.targets)}, "
+                f"the codec is for {', '.join(codec.names)}"
+            )
+        self.network = network
+        self.codec = codec
+        references = torch.tensor(codec.references, dtype=torch.float64)
+        references[0] = 0.0  # padding
+        self.register_buffer("references", references)  # (MAX_NUMBER + 1, T)
+        self.register_buffer("offset", torch.tensor(codec.offset, dtype=torch.float64))
+        self.register_buffer("scale", torch.tensor(codec.scale, dtype=torch.float64))
+
+    def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
+        """Predict physical values.
+
+        Args:
+            numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
+            positions: (B, N, 3) float32, angstrom.
+
+        Returns:
+            (B, T) float64, in the units of `qm9flow.properties`.
+        """
+        encoded = self.network(numbers, positions).double()  # (B, T)
+        composition = self.references[numbers].sum(dim=1)  # (B, T)
+        return encoded * self.scale + self.offset + composition
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the targets, in the order of the outputs."""
+        return self.network.targets
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Unit of each target."""
+        return {name: properties.get(name).unit for name in self.targets}

@@ -1,0 +1,151 @@
+"""Edge-conditioned message passing, without a matrix for every edge.
+
+Sources: J. Gilmer et al., ICML 2017 (arXiv:1704.01212), section 5, "edge network";
+M. Simonovsky, N. Komodakis, CVPR 2017 (arXiv:1704.02901). Deviations: plain ReLU layers instead
+of a gated recurrent unit, each layer its own edge network, an envelope on messages, and the
+readout of `qm9flow.nn.readout` instead of set2set.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qm9flow.config import MPNNConfig
+from qm9flow.elements import MAX_NUMBER
+from qm9flow.nn.contract import Network
+from qm9flow.nn.pairs import pair_distances, pair_mask
+from qm9flow.nn.radial import Edges
+from qm9flow.nn.readout import Readout
+
+TYPICAL_NEIGHBOURS = 16
+"""Atoms within 5 angstrom of an atom of QM9, on average: sets the scale of initial weights."""
+
+
+class EdgeConv(nn.Module):
+    """One round of messages; the function of PyTorch Geometric's `NNConv` with aggr="add".
+
+    h_i' = W_0^T h_i + b + sum_j u_ij W(e_ij)^T h_j, with the envelope u and one matrix
+    W(e) = sum_k phi_k(e) A_k + B for each edge, phi = relu(linear(e)). As the last layer of the
+    edge network is linear, sum_j moves inside:
+
+        sum_j u_ij W(e_ij)^T h_j = sum_k A_k^T (sum_j u_ij phi_k(e_ij) h_j) + B^T sum_j u_ij h_j
+
+    so that each A_k multiplies once per atom instead of once per edge, and no (edges, h, h)
+    tensor exists. The parameters have the names and shapes of `NNConv`'s.
+    """
+
+    def __init__(self, hidden: int, edge_width: int, radial: int) -> None:
+        """Make the weights.
+
+        Args:
+            hidden: h.
+            edge_width: K, width of the edge network's hidden layer.
+            radial: R, number of radial functions.
+        """
+        super().__init__()
+        self.hidden = hidden
+        self.edge_width = edge_width
+        self.nn = nn.Sequential(
+            nn.Linear(radial, edge_width), nn.ReLU(), nn.Linear(edge_width, hidden * hidden)
+        )
+        self.lin = nn.Linear(hidden, hidden, bias=False)
+        self.bias = nn.Parameter(torch.empty(hidden))
+        initialise_conv(self.nn, self.lin.weight, self.bias)
+
+    def forward(self, hidden: Tensor, edges: Tensor) -> Tensor:
+        """Pass messages once.
+
+        Args:
+            hidden: (B, N, h).
+            edges: (B, N, N, R + 1), as from `Edges`, symmetric in the two atoms.
+
+        Returns:
+            (B, N, h), before any activation.
+        """
+        B, N, h = hidden.shape
+        first, last = dense_layers(self.nn)
+        K = self.edge_width + 1  # B is one more A_k, whose phi_k is the envelope
+        rows = torch.cat([first.weight, first.bias[:, None]], dim=1)  # (K - 1, R + 1)
+        keep = F.pad(torch.ones_like(rows[:1, :1]), (rows.shape[1] - 1, 0))  # (1, R + 1)
+        phi = F.relu(edges @ torch.cat([rows, keep]).t())  # (B, N, N, K)
+        matrices = torch.cat([last.weight, last.bias[:, None]], dim=1).t()  # (K, h * h)
+        # Symmetric, so the first atom may be the sender: its axis is summed over.
+        sums = phi.view(B, N, N * K).transpose(1, 2) @ hidden  # (B, N * K, h)
+        messages = sums.view(B * N, K * h) @ matrices.reshape(K * h, h)  # (B * N, h)
+        return messages.view(B, N, h) + self.lin(hidden) + self.bias
+
+
+def dense_layers(edge_network: nn.Sequential) -> tuple[nn.Linear, nn.Linear]:
+    """The two dense layers of an edge network.
+
+    Args:
+        edge_network: Linear, activation, linear.
+
+    Returns:
+        The first and the last.
+    """
+    first, last = edge_network[0], edge_network[2]
+    assert isinstance(first, nn.Linear)
+    assert isinstance(last, nn.Linear)
+    return first, last
+
+
+def initialise_conv(edge_network: nn.Sequential, root: Tensor, bias: Tensor) -> None:
+    """Initial weights that keep hidden values of order one from layer to layer.
+
+    Args:
+        edge_network: Linear, activation, linear.
+        root: (h, h), weight of the atom's own hidden values.
+        bias: (h,).
+    """
+    first, last = dense_layers(edge_network)
+    h = len(bias)
+    nn.init.kaiming_normal_(first.weight, nonlinearity="relu")
+    nn.init.uniform_(first.bias, -0.5, 0.5)
+    nn.init.normal_(last.weight, std=math.sqrt(2 / (h * TYPICAL_NEIGHBOURS * last.in_features)))
+    nn.init.zeros_(last.bias)
+    nn.init.normal_(root, std=math.sqrt(1 / h))
+    nn.init.zeros_(bias)
+
+
+class MPNN(Network):
+    """Embedded elements, rounds of messages with ReLU, dense layers, sum or mean over atoms."""
+
+    def __init__(self, config: MPNNConfig, targets: Sequence[str]) -> None:
+        """Make the network, with initial weights from torch's global generator.
+
+        Args:
+            config: Widths and depths.
+            targets: Names of the targets.
+        """
+        super().__init__()
+        self.targets = tuple(targets)
+        self.embedding = nn.Embedding(MAX_NUMBER + 1, config.hidden, padding_idx=0)
+        self.edges = Edges(config.radial, config.cutoff_angstrom)
+        self.convs = nn.ModuleList(
+            EdgeConv(config.hidden, config.edge_width, config.radial)
+            for _ in range(config.conv_layers)
+        )
+        self.readout = Readout(config.hidden, config.fc_layers, targets)
+
+    def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
+        """Predict encoded targets.
+
+        Args:
+            numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
+            positions: (B, N, 3), angstrom.
+
+        Returns:
+            (B, T), encoded targets.
+        """
+        atoms = numbers > 0
+        pairs = pair_mask(atoms)
+        edges = self.edges(pair_distances(positions, pairs), pairs)  # (B, N, N, R + 1)
+        hidden = self.embedding(numbers)  # (B, N, h)
+        for conv in self.convs:
+            hidden = F.relu(conv(hidden, edges))
+        encoded: Tensor = self.readout(hidden, atoms)
+        return encoded

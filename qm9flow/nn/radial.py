@@ -1,0 +1,98 @@
+"""Functions of a distance: Gaussians to see it by, an envelope to forget it by."""
+
+import torch
+from torch import Tensor, nn
+
+ENVELOPE_POWER = 6
+"""The p of the envelope, as in its source."""
+
+
+def envelope(distances: Tensor, cutoff_angstrom: float) -> Tensor:
+    """A weight that falls smoothly from 1 at distance 0 to 0 at the cutoff.
+
+    u(x) = 1 - (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) - p(p+1)/2 x^(p+2) with x = distance / cutoff:
+    value, first and second derivative vanish at the cutoff.
+
+    Source: J. Gasteiger, J. Gross, S. Guennemann, ICLR 2020 (arXiv:2003.03123), eq. 8, p = 6.
+
+    Args:
+        distances: Any shape, angstrom, not negative.
+        cutoff_angstrom: Where it vanishes.
+
+    Returns:
+        Same shape, between 0 and 1; 0 from the cutoff on.
+    """
+    p = ENVELOPE_POWER
+    x = distances / cutoff_angstrom
+    inside = 1 - x**p * ((p + 1) * (p + 2) / 2 - x * (p * (p + 2) - x * (p * (p + 1) / 2)))
+    return torch.where(x < 1, inside, 0.0)
+
+
+class GaussianBasis(nn.Module):
+    """A distance as a row of Gaussians, evenly spaced from 0 to the cutoff.
+
+    g_k(d) = exp(-(d - mu_k)^2 / (2 s^2)), s the spacing of the centres mu_k.
+
+    Source: K. T. Schuett et al., NeurIPS 2017 (arXiv:1706.08566), section 4.2.
+    """
+
+    centres: Tensor
+
+    def __init__(self, count: int, cutoff_angstrom: float) -> None:
+        """Place the Gaussians.
+
+        Args:
+            count: How many, at least 2.
+            cutoff_angstrom: Centre of the last one.
+        """
+        super().__init__()
+        self.spacing = cutoff_angstrom / (count - 1)
+        self.register_buffer(
+            "centres", torch.linspace(0.0, cutoff_angstrom, count), persistent=False
+        )
+
+    def forward(self, distances: Tensor) -> Tensor:
+        """Expand distances.
+
+        Args:
+            distances: Any shape, angstrom.
+
+        Returns:
+            The same shape and one more axis of `count`.
+        """
+        scaled = (distances[..., None] - self.centres) / self.spacing
+        return torch.exp(-0.5 * scaled.square())
+
+
+class Edges(nn.Module):
+    """What message passing needs to know about each pair of atoms.
+
+    The radial functions and a constant, both times the envelope. The constant carries the bias
+    of an edge network's first layer, so that relu(W g + b) times the envelope is
+    relu([W b] edges): the envelope is not negative and moves inside.
+    """
+
+    def __init__(self, radial: int, cutoff_angstrom: float) -> None:
+        """Place the Gaussians.
+
+        Args:
+            radial: How many Gaussians.
+            cutoff_angstrom: Atoms further apart do not see each other.
+        """
+        super().__init__()
+        self.cutoff_angstrom = cutoff_angstrom
+        self.basis = GaussianBasis(radial, cutoff_angstrom)
+
+    def forward(self, distances: Tensor, pairs: Tensor) -> Tensor:
+        """Expand all pairs.
+
+        Args:
+            distances: (B, N, N), angstrom.
+            pairs: (B, N, N) bool, where there is a pair.
+
+        Returns:
+            (B, N, N, R + 1), zero where there is no pair.
+        """
+        weight = envelope(distances, self.cutoff_angstrom) * pairs  # (B, N, N)
+        weight = weight[..., None]
+        return torch.cat([self.basis(distances) * weight, weight], dim=-1)
