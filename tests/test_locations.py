@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pytest
+
+from qm9flow import locations
+from qm9flow.errors import ConfigError
+
+
+def test_default_store_is_mlflows_own_in_the_current_folder(stores_in: Path) -> None:
+    uri = locations.tracking_uri()
+    assert uri == f"sqlite:///{stores_in}/mlflow.db"
+    assert locations.base_folder(uri) == stores_in / "mlruns"
+
+
+def test_option_goes_before_environment(stores_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
+    assert locations.tracking_uri() == "http://host:5000"
+    assert locations.tracking_uri("") == "http://host:5000"
+    assert locations.tracking_uri("sqlite:///other.db") == f"sqlite:///{stores_in}/other.db"
+    assert locations.base_folder("http://host:5000") == stores_in / "mlruns"
+
+
+def test_absolute_sqlite_path_stays(stores_in: Path, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/deep/er.db"
+    assert locations.tracking_uri(uri) == uri
+    assert locations.base_folder(uri) == tmp_path / "deep" / "mlruns"
+
+
+def test_database_in_memory_has_no_file() -> None:
+    assert locations.sqlite_file("sqlite:///:memory:") is None
+
+
+def test_path_is_no_uri() -> None:
+    with pytest.raises(ConfigError, match=r"sqlite:///mlflow\.db"):
+        locations.tracking_uri("./mlruns")
+
+
+def test_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("QM9FLOW_CACHE", str(tmp_path))
+    assert locations.cache_folder() == tmp_path
+    monkeypatch.delenv("QM9FLOW_CACHE")
+    assert locations.cache_folder().name == "qm9flow"
