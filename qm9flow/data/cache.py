@@ -1,0 +1,198 @@
+"""A folder of named arrays: `.npy` files and a manifest, written once, loaded by memory map.
+
+A folder appears under its name only when it is complete (it is written under a temporary name and
+renamed), so that killed or simultaneous writers leave no half of one behind.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qm9flow.errors import CacheError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+_STALE_SECONDS = 3600.0
+_REBUILD = "make it anew with `qm9flow data prepare --force`"
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def content_digest(hashes: Mapping[str, str]) -> str:
+    """One SHA-256 for several arrays.
+
+    Args:
+        hashes: SHA-256 of each array's content, by its name.
+
+    Returns:
+        The digest; it does not depend on the order.
+    """
+    text = "\n".join(f"{name} {hashes[name]}" for name in sorted(hashes))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def array_hash(array: npt.NDArray[Any]) -> str:
+    """SHA-256 of an array's type, shape and values, the same on every platform.
+
+    Args:
+        array: Any array without objects.
+
+    Returns:
+        The hash.
+    """
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    digest = hashlib.sha256(f"{little.dtype.str} {little.shape}".encode())
+    digest.update(little.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def write(folder: Path, arrays: Arrays, facts: dict[str, Any]) -> None:
+    """Write a folder, completely or not at all.
+
+    Args:
+        folder: Where it appears. A good one that is there already, made by another process, is
+            left as it is; a damaged one is replaced.
+        arrays: What to write.
+        facts: What else the manifest says, as JSON values.
+
+    Raises:
+        CacheError: The place cannot be written.
+    """
+    temporary = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(folder)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        _fill(temporary, arrays, facts)
+        _move_into_place(temporary, folder)
+    except OSError as error:
+        raise CacheError(
+            f"cannot write the cache {folder}: {error}; free space there or name another folder in "
+            "the environment variable QM9FLOW_CACHE"
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read(folder: Path) -> tuple[Arrays, dict[str, Any]]:
+    """Open a folder by memory map, with the checks that cost nothing: names, sizes, shapes.
+
+    Args:
+        folder: What `write` made.
+
+    Returns:
+        Read-only arrays, and the manifest.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        CacheError: It is damaged, or of another format.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(folder)
+    manifest = _read_manifest(folder)
+    arrays: Arrays = {}
+    for name, entry in manifest["arrays"].items():
+        path = folder / f"{name}.npy"
+        try:
+            if path.stat().st_size != entry["bytes"]:
+                raise ValueError(f"{path.stat().st_size} bytes instead of {entry['bytes']}")
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            if list(array.shape) != entry["shape"] or array.dtype.str != entry["dtype"]:
+                raise ValueError(f"{array.dtype} {array.shape} instead of {entry}")
+        except (OSError, ValueError, EOFError) as error:
+            raise CacheError(f"the cache's file {path} is damaged ({error}): {_REBUILD}") from error
+        arrays[name] = array
+    return arrays, manifest
+
+
+def verify(folder: Path) -> None:
+    """Compare every byte of a folder with its manifest.
+
+    Args:
+        folder: What `write` made.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        CacheError: It is damaged, or of another format.
+    """
+    _, manifest = read(folder)
+    for name, entry in manifest["arrays"].items():
+        path = folder / f"{name}.npy"
+        if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+            raise CacheError(f"the cache's file {path} does not have its SHA-256: {_REBUILD}")
+
+
+def _fill(folder: Path, arrays: Arrays, facts: dict[str, Any]) -> None:
+    entries = {}
+    for name, array in arrays.items():
+        path = folder / f"{name}.npy"
+        with path.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        content = path.read_bytes()
+        entries[name] = {
+            "bytes": len(content),
+            "shape": list(array.shape),
+            "dtype": array.dtype.str,
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+    manifest = {"format": FORMAT, **facts, "arrays": entries}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _move_into_place(temporary: Path, folder: Path) -> None:
+    temporary.chmod(0o755)
+    try:
+        temporary.rename(folder)
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+    if _is_good(folder):
+        return
+    discarded = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    folder.rename(discarded / "old")
+    shutil.rmtree(discarded, ignore_errors=True)
+    _move_into_place(temporary, folder)
+
+
+def _is_good(folder: Path) -> bool:
+    try:
+        read(folder)
+    except (CacheError, FileNotFoundError):
+        return False
+    return True
+
+
+def _remove_stale(folder: Path) -> None:
+    """What killed writers left behind long ago."""
+    for path in folder.parent.glob(f".{folder.name}.*"):
+        if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+        found = manifest["format"]
+        entries = manifest["arrays"].values()
+        is_complete = all({"bytes", "shape", "dtype", "sha256"} <= set(e) for e in entries)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CacheError(f"the cache's manifest {path} is damaged ({error}): {_REBUILD}") from error
+    if found != FORMAT or not is_complete:
+        raise CacheError(f"the cache {folder} has format {found}, not {FORMAT}: {_REBUILD}")
+    return dict(manifest)

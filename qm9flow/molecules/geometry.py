@@ -1,0 +1,70 @@
+"""What follows from a geometry alone: rotational constants.
+
+Source: any text on molecular spectroscopy, such as P. W. Atkins, R. S. Friedman, Molecular Quantum
+Mechanics, 5th ed. (2011), chapter 10: A = h / (8 pi^2 I_A) with I_A <= I_B <= I_C the principal
+moments of inertia. Masses are those of the most abundant isotopes, as in QM9.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from qm9flow import elements
+from qm9flow.units import ROTATIONAL_GHZ_U_A2
+
+LINEAR_RATIO = 1e-6
+"""Below this I_A / I_B a molecule counts as linear, and A is written as 0, as QM9 does."""
+
+Floats = npt.NDArray[np.float64]
+
+
+def rotational_constants_ghz(numbers: npt.NDArray[np.integer], positions: Floats) -> Floats:
+    """Rotational constants of padded molecules.
+
+    Args:
+        numbers: (n_molecules, n_atoms), atomic numbers, 0 for padding.
+        positions: (n_molecules, n_atoms, 3), angstrom; padding is ignored.
+
+    Returns:
+        (n_molecules, 3), A >= B >= C in GHz; all 0 for single atoms, A = 0 for linear molecules.
+    """
+    is_atom = np.asarray(numbers) > 0
+    sizes = is_atom.sum(axis=1)
+    ptr = np.concatenate([[0], np.cumsum(sizes)])
+    return rotational_constants_ragged(numbers[is_atom], positions[is_atom], ptr)
+
+
+def rotational_constants_ragged(
+    numbers: npt.NDArray[np.integer], positions: Floats, ptr: npt.NDArray[np.integer]
+) -> Floats:
+    """Rotational constants of molecules that lie one after another.
+
+    Args:
+        numbers: (n_atoms_total,), atomic numbers.
+        positions: (n_atoms_total, 3), angstrom.
+        ptr: (n_molecules + 1,), molecule i has the atoms ptr[i] to ptr[i + 1] - 1; none is empty.
+
+    Returns:
+        (n_molecules, 3), A >= B >= C in GHz; all 0 for single atoms, A = 0 for linear molecules.
+    """
+    starts, sizes = np.asarray(ptr[:-1]), np.diff(ptr)
+    if len(sizes) == 0:
+        return np.zeros((0, 3))
+    positions = np.asarray(positions, dtype=np.float64)
+    masses = elements.by_number("mass_u")[numbers]
+    totals = np.add.reduceat(masses, starts)
+    centres = np.add.reduceat(masses[:, None] * positions, starts) / totals[:, None]
+    x, y, z = (positions - np.repeat(centres, sizes, axis=0)).T
+    terms = (y * y + z * z, x * x + z * z, x * x + y * y, -x * y, -x * z, -y * z)
+    xx, yy, zz, xy, xz, yz = np.add.reduceat(masses * np.stack(terms), starts, axis=1)
+    inertia = np.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz], axis=1).reshape(-1, 3, 3)
+    return _constants(np.linalg.eigvalsh(inertia))
+
+
+def _constants(moments: Floats) -> Floats:
+    """(n_molecules, 3) in GHz from the principal moments, ascending, u angstrom^2."""
+    is_point = moments[:, 2] <= 0
+    is_linear = moments[:, 0] < LINEAR_RATIO * moments[:, 1]
+    absent = np.stack([is_point | is_linear, is_point, is_point], axis=1)
+    constants = np.zeros_like(moments)
+    np.divide(ROTATIONAL_GHZ_U_A2, moments, out=constants, where=~absent)
+    return constants
