@@ -1,0 +1,1 @@
+"""ONNX Runtime: molecules in, named values with units out. Knows no torch."""
