@@ -1,0 +1,214 @@
+"""Reading and changing runs that are there already: children, artifacts, deletion."""
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from qm9flow.errors import TrackingError
+from qm9flow.tracking.stores import Stores, connect, find_experiment, store_errors
+
+PAGE = 1000
+"""Runs asked for at a time; MLflow returns no more than that without saying so."""
+
+TAG_KIND = "kind"
+TAG_STUDY = "study"
+TAG_TRIAL = "trial"
+TAG_STATE = "state"
+TAG_RESUMES = "resumes"
+TAG_SUPERSEDED = "superseded_by"
+
+CONFIG_FILE = "config.json"
+GRADIENTS_FILE = "gradients.npz"
+HEAT_MAP_FILE = "gradients.png"
+MODEL_FOLDER = "model"
+
+
+def search(client: MlflowClient, experiment_id: str, filter_string: str) -> Iterator[Run]:
+    """All runs of an experiment that a filter finds, page by page.
+
+    Args:
+        client: From `connect`.
+        experiment_id: Where to look.
+        filter_string: In MLflow's search syntax.
+
+    Yields:
+        Runs that were not deleted.
+    """
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment_id], filter_string=filter_string, max_results=PAGE, page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _quoted(text: str) -> str:
+    """A text as a literal of MLflow's search syntax, which has no way to escape a quote."""
+    if "'" in text and '"' in text:
+        raise TrackingError(f"MLflow cannot search for a name with both kinds of quotes: {text}")
+    return f'"{text}"' if "'" in text else f"'{text}'"
+
+
+def find_children(client: MlflowClient, parent_run_id: str) -> list[Run]:
+    """The nested runs of a run.
+
+    Args:
+        client: From `connect`.
+        parent_run_id: The parent.
+
+    Returns:
+        All of them, however many.
+
+    Raises:
+        TrackingError: The parent is unknown or the store cannot be reached.
+    """
+    with store_errors(f"list the nested runs of {parent_run_id}"):
+        return search_children(client, client.get_run(parent_run_id))
+
+
+def search_children(client: MlflowClient, parent: Run) -> list[Run]:
+    """The nested runs of a run; as `find_children`, with the store's own errors.
+
+    Args:
+        client: From `connect`.
+        parent: The parent.
+
+    Returns:
+        All of them, however many.
+    """
+    tag = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.info.run_id}'"
+    return list(search(client, parent.info.experiment_id, tag))
+
+
+def find_study_runs(client: MlflowClient, experiment_id: str, study_name: str) -> list[Run]:
+    """Parents and trials of a study.
+
+    Args:
+        client: From `connect`.
+        experiment_id: Where to look.
+        study_name: The study.
+
+    Returns:
+        All of its runs.
+
+    Raises:
+        TrackingError: The store cannot be reached.
+    """
+    with store_errors(f"list the runs of study {study_name}"):
+        return list(search(client, experiment_id, f"tags.{TAG_STUDY} = {_quoted(study_name)}"))
+
+
+def delete_study_runs(stores: Stores, study_name: str) -> int:
+    """Delete a study's runs, TensorBoard files and unfinished state.
+
+    Runs are deleted as MLflow does it: hidden, restorable, their artifacts on disk until
+    `mlflow gc`. TensorBoard files and state are gone at once.
+
+    Args:
+        stores: The addresses.
+        study_name: The study.
+
+    Returns:
+        How many runs were deleted.
+
+    Raises:
+        TrackingError: The store cannot be reached.
+    """
+    client = connect(stores)
+    runs = find_study_runs(client, find_experiment(client, stores), study_name)
+    with store_errors(f"delete the runs of study {study_name}"):
+        for run in runs:
+            client.delete_run(run.info.run_id)
+        for folder in (stores.study_tensorboard(study_name), stores.study_state(study_name)):
+            shutil.rmtree(folder, ignore_errors=True)
+    return len(runs)
+
+
+def fetch_artifact(client: MlflowClient, run_id: str, path: str, folder: Path) -> Path:
+    """Copy an artifact, a file or a folder, out of a run.
+
+    Args:
+        client: From `connect`.
+        run_id: The run.
+        path: The artifact's path inside the run.
+        folder: Where to put it; must exist.
+
+    Returns:
+        The copy.
+
+    Raises:
+        TrackingError: The run or the artifact is missing, or the store cannot be reached.
+    """
+    with store_errors(f"fetch {path} of run {run_id}"):
+        return Path(client.download_artifacts(run_id, path, str(folder)))
+
+
+def fetch_config(stores: Stores, run_id: str) -> dict[str, Any]:
+    """The configuration saved with a run, enough to repeat it.
+
+    Args:
+        stores: The addresses.
+        run_id: A study or a trial.
+
+    Returns:
+        What `qm9flow.config.from_dict` reads.
+
+    Raises:
+        TrackingError: There is no such run, or it holds no configuration.
+    """
+    if not re.fullmatch(r"[0-9a-f]{32}", run_id):
+        raise TrackingError(f"{run_id!r} is no run id of MLflow (32 hexadecimal digits)")
+    with tempfile.TemporaryDirectory() as folder:
+        path = fetch_artifact(connect(stores), run_id, CONFIG_FILE, Path(folder))
+        config = json.loads(path.read_text())
+    if not isinstance(config, dict):
+        raise TrackingError(f"{CONFIG_FILE} of run {run_id} holds no table")
+    return config
+
+
+def fetch_gradients(client: MlflowClient, run_id: str) -> dict[str, npt.NDArray[Any]]:
+    """The gradient arrays of a trial.
+
+    Args:
+        client: From `connect`.
+        run_id: The trial's run.
+
+    Returns:
+        As `qm9flow.tracking.spool.gradient_arrays` describes them.
+
+    Raises:
+        TrackingError: There is no such run, or no gradients were logged.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = fetch_artifact(client, run_id, GRADIENTS_FILE, Path(folder))
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+
+
+def delete_artifacts(client: MlflowClient, run_id: str, path: str) -> None:
+    """Remove an artifact, a file or a folder, from a run.
+
+    Args:
+        client: From `connect`.
+        run_id: The run.
+        path: The artifact's path inside the run; nothing happens if it is missing.
+
+    Raises:
+        MlflowException: The run is unknown or the store refuses.
+    """
+    uri = client.get_run(run_id).info.artifact_uri
+    get_artifact_repository(uri, tracking_uri=client.tracking_uri).delete_artifacts(path)

@@ -1,0 +1,214 @@
+"""Where everything is written: MLflow's store, Optuna's, TensorBoard's files, unfinished state.
+
+MLflow's own default decides: `sqlite:///mlflow.db` in the current folder, everything else under
+`mlruns/` beside that database, so that `mlflow ui` and `tensorboard --logdir mlruns/tensorboard`
+need no option. `mlflow run` changes to the project's folder before it calls us and hands the
+caller's database over in `MLFLOW_TRACKING_URI`: paths therefore follow the database, never the
+current folder.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import sqlalchemy.exc
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+from qm9flow.errors import ConfigError, TrackingError
+
+DEFAULT_EXPERIMENT_ID = "0"
+"""MLflow's experiment "Default"."""
+
+STORE_ERRORS = (MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError)
+"""What a store raises when it cannot be reached or refuses (network errors are `OSError`)."""
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Addresses of all stores of a study.
+
+    Attributes:
+        tracking_uri: MLflow's store, absolute.
+        optuna_url: Optuna's storage.
+        tensorboard_dir: One folder a study, one a trial in it.
+        state_dir: What is needed to go on after a kill.
+    """
+
+    tracking_uri: str
+    optuna_url: str
+    tensorboard_dir: Path
+    state_dir: Path
+
+    @property
+    def base(self) -> Path:
+        """The folder `mlruns/` that holds artifacts, TensorBoard files and state."""
+        return self.state_dir.parent
+
+    def study_state(self, study_name: str) -> Path:
+        """The folder for the unfinished state of a study (not created here)."""
+        return self.state_dir / folder_name(study_name)
+
+    def study_tensorboard(self, study_name: str) -> Path:
+        """The folder of a study's TensorBoard files (not created here)."""
+        return self.tensorboard_dir / folder_name(study_name)
+
+
+def folder_name(study_name: str) -> str:
+    """A study's name as the name of a folder.
+
+    Args:
+        study_name: Any text.
+
+    Returns:
+        The same with everything but letters, digits, dots and dashes replaced.
+    """
+    return re.sub(r"[^\w.-]", "_", study_name).lstrip(".") or "_"
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of an SQLite address.
+
+    Args:
+        url: A database URL.
+
+    Returns:
+        Its path as written (perhaps relative), None if the URL names another kind of store.
+    """
+    match = re.match(r"sqlite(?:\+\w+)?:///([^?]*)", url)
+    return Path(match.group(1)) if match and match.group(1) else None
+
+
+def _absolute_sqlite(url: str, folder: Path) -> str:
+    path = sqlite_path(url)
+    if path is None or path.is_absolute():
+        return url
+    head, tail = url.split(":///", 1)
+    query = f"?{tail.split('?', 1)[1]}" if "?" in tail else ""
+    return f"{head}:///{(folder / path).as_posix()}{query}"
+
+
+def resolve_stores(storage: str | None = None) -> Stores:
+    """Find the stores; nothing is created or opened.
+
+    Args:
+        storage: Optuna storage URL; none means `optuna.db` under `mlruns/`. A relative SQLite
+            path is taken from the current folder, under `mlflow run` from the caller's.
+
+    Returns:
+        The addresses, all absolute.
+
+    Raises:
+        ConfigError: `MLFLOW_TRACKING_URI` names a folder, which MLflow no longer writes to.
+    """
+    here = Path.cwd()
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    if urlsplit(uri).scheme in ("", "file"):
+        raise ConfigError(
+            f"MLFLOW_TRACKING_URI is {uri!r}, a folder; MLflow 3 keeps runs in a database: "
+            "unset it, or set it to something like sqlite:////path/to/mlflow.db or a server's URL"
+        )
+    uri = _absolute_sqlite(uri, here)
+    database = sqlite_path(uri)
+    base = (database.parent if database else here) / "mlruns"
+    caller = base.parent if os.environ.get("MLFLOW_RUN_ID") else here
+    return Stores(
+        tracking_uri=uri,
+        optuna_url=(
+            _absolute_sqlite(storage, caller)
+            if storage
+            else f"sqlite:///{(base / 'optuna.db').as_posix()}"
+        ),
+        tensorboard_dir=base / "tensorboard",
+        state_dir=base / "state",
+    )
+
+
+def _is_server(uri: str) -> bool:
+    return urlsplit(uri).scheme in ("http", "https", "databricks")
+
+
+@contextmanager
+def store_errors(what: str) -> Iterator[None]:
+    """Turn whatever a store raises into a `TrackingError`.
+
+    Args:
+        what: What is being done, for the message.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        TrackingError: The store cannot be reached or refuses.
+    """
+    try:
+        yield
+    except STORE_ERRORS as error:
+        raise TrackingError(f"cannot {what}: {error}") from error
+
+
+def connect(stores: Stores) -> MlflowClient:
+    """Open MLflow's store, creating a database that does not exist yet.
+
+    A database made here gets `<base>/<experiment>` as its artifact folder: MLflow itself would
+    take `mlruns` of the current folder, which under `mlflow run` is the project's.
+
+    Args:
+        stores: The addresses.
+
+    Returns:
+        A client of MLflow; the process-wide tracking URI is left alone.
+
+    Raises:
+        TrackingError: The store cannot be reached or is of another version.
+    """
+    # A server's client prints links to stdout at the end of each run, into `--json` answers.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    with store_errors(f"open the tracking store {stores.tracking_uri}"):
+        if not _is_server(stores.tracking_uri):
+            stores.base.mkdir(parents=True, exist_ok=True)
+            SqlAlchemyStore(stores.tracking_uri, str(stores.base))
+        return MlflowClient(tracking_uri=stores.tracking_uri)
+
+
+def find_experiment(client: MlflowClient, stores: Stores) -> str:
+    """The experiment that runs go to, by MLflow's own rules; a named one is created if missing.
+
+    Args:
+        client: From `connect`.
+        stores: The addresses.
+
+    Returns:
+        The id of MLFLOW_EXPERIMENT_ID, or of the experiment named MLFLOW_EXPERIMENT_NAME, else
+        of MLflow's "Default".
+
+    Raises:
+        TrackingError: The experiment is missing or deleted, or the store cannot be reached.
+    """
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    wanted = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    with store_errors("find the experiment"):
+        if name and not wanted:
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                return _create_experiment(client, stores, name)
+        else:
+            experiment = client.get_experiment(wanted or DEFAULT_EXPERIMENT_ID)
+    if experiment.lifecycle_stage != "active":
+        raise TrackingError(
+            f"the experiment {experiment.name!r} was deleted; restore it with `mlflow experiments "
+            f"restore --experiment-id {experiment.experiment_id}`, or name another one in "
+            "MLFLOW_EXPERIMENT_NAME"
+        )
+    return str(experiment.experiment_id)
+
+
+def _create_experiment(client: MlflowClient, stores: Stores, name: str) -> str:
+    if _is_server(stores.tracking_uri):
+        return str(client.create_experiment(name))
+    return str(SqlAlchemyStore(stores.tracking_uri, str(stores.base)).create_experiment(name))

@@ -1,0 +1,517 @@
+"""The study's parent run, and the nested runs of its trials."""
+
+import getpass
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_GIT_COMMIT,
+    MLFLOW_LOGGED_ARTIFACTS,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NAME,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_SOURCE_TYPE,
+    MLFLOW_USER,
+)
+
+from qm9flow.properties import PROPERTIES
+from qm9flow.tracking import provenance, tables
+from qm9flow.tracking.calls import StoreCalls
+from qm9flow.tracking.runs import (
+    CONFIG_FILE,
+    MODEL_FOLDER,
+    TAG_KIND,
+    TAG_RESUMES,
+    TAG_STATE,
+    TAG_STUDY,
+    TAG_SUPERSEDED,
+    TAG_TRIAL,
+    delete_artifacts,
+    search,
+    search_children,
+)
+from qm9flow.tracking.stores import Stores, connect, find_experiment, store_errors
+from qm9flow.tracking.trial import TrialState, TrialTracker, log_heat_map, run_name
+
+logger = logging.getLogger(__name__)
+
+StudyStatus = Literal["FINISHED", "FAILED", "KILLED"]
+
+_BATCH = 100
+"""Parameters or tags that MLflow takes at a time."""
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, names joined by dots.
+
+    Args:
+        values: Plain values and tables of them.
+        prefix: Put before each name.
+
+    Returns:
+        Plain values by their full names.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _parameters(values: Mapping[str, Any]) -> list[Param]:
+    return [
+        Param(name, "none" if value is None else str(value))
+        for name, value in flatten(values).items()
+    ]
+
+
+def _common_tags(study_name: str) -> dict[str, str]:
+    """What all runs of a study share: units, origin."""
+    tags = {f"unit.{item.name}": item.unit for item in PROPERTIES}
+    tags |= {TAG_STUDY: study_name, MLFLOW_SOURCE_NAME: "qm9flow", MLFLOW_SOURCE_TYPE: "LOCAL"}
+    try:
+        tags[MLFLOW_USER] = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        tags[MLFLOW_USER] = "unknown"
+    commit = provenance.git_commit()
+    if commit:
+        tags |= {MLFLOW_GIT_COMMIT: commit.removesuffix("-dirty"), "git_commit": commit}
+    return tags
+
+
+class StudyTracker:
+    """Writes a study to its parent run and hands out the trackers of its trials.
+
+    Only opening a study raises; after that a store's trouble is retried, reported and counted.
+
+    Attributes:
+        parent_run_id: The study's run.
+        study_name: The study.
+        experiment_id: MLflow's experiment of all its runs.
+    """
+
+    def __init__(
+        self,
+        client: MlflowClient,
+        stores: Stores,
+        study_name: str,
+        parent: Run,
+        patience_seconds: float = 30.0,
+    ) -> None:
+        """Use `StudyTracker.open`.
+
+        Args:
+            client: From `connect`.
+            stores: The addresses.
+            study_name: The study.
+            parent: Its run.
+            patience_seconds: How long a failing call to a store is repeated.
+        """
+        self.parent_run_id = str(parent.info.run_id)
+        self.experiment_id = str(parent.info.experiment_id)
+        self.study_name = study_name
+        self._client = client
+        self._stores = stores
+        self._calls = StoreCalls(patience_seconds)
+        self._tags = _common_tags(study_name)
+        self._dataset: list[DatasetInput] = []
+        self._is_finished = False
+
+    @classmethod
+    def open(
+        cls,
+        stores: Stores,
+        study_name: str,
+        config: Mapping[str, Any],
+        *,
+        previous_parent: str | None = None,
+        patience_seconds: float = 30.0,
+    ) -> "StudyTracker":
+        """Take the run that `mlflow run` made, or make one; on resume, take over the trials.
+
+        Args:
+            stores: The addresses.
+            study_name: The study.
+            config: Its resolved configuration; parameters `cfg.<name>` and `config.json`.
+            previous_parent: The parent run of an earlier start; its trials move to the new one
+                and it is ended.
+            patience_seconds: How long a failing call to a store is repeated.
+
+        Returns:
+            The tracker, its run RUNNING.
+
+        Raises:
+            TrackingError: The store cannot be reached, or the run it names is unknown.
+        """
+        client = connect(stores)
+        # Popped, not read: a process started from here must not take the study's run for its own.
+        own = os.environ.pop("MLFLOW_RUN_ID", None)
+        with store_errors("open the study's run"):
+            if own:
+                client.update_run(own, status="RUNNING", name=study_name)
+                parent = client.get_run(own)
+            else:
+                experiment = find_experiment(client, stores)
+                parent = client.create_run(experiment, run_name=study_name)
+        tracker = cls(client, stores, study_name, parent, patience_seconds)
+        with tracker._calls.timed():
+            tracker._describe(config, is_project=bool(own))
+            if previous_parent and previous_parent != tracker.parent_run_id:
+                tracker._take_over(previous_parent)
+        return tracker
+
+    @property
+    def seconds_spent(self) -> float:
+        """Wall time spent in here and in the trackers of the trials."""
+        return self._calls.seconds_spent
+
+    @property
+    def errors(self) -> int:
+        """Calls to stores that were given up."""
+        return self._calls.errors
+
+    def _describe(self, config: Mapping[str, Any], is_project: bool) -> None:
+        tags = self._tags | {TAG_KIND: "study", TAG_STATE: "running"}
+        if is_project:  # what `mlflow run` wrote about the source says more
+            for name in (MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_USER):
+                tags.pop(name)
+        tags |= {f"version.{k}": v for k, v in provenance.versions().items()}
+        tags |= {f"hardware.{k}": v for k, v in provenance.hardware().items()}
+        self.set_tags(tags)
+        parameters = _parameters({"cfg": config})
+        self._calls.attempt(
+            "log the configuration",
+            lambda: self._client.log_batch(self.parent_run_id, params=parameters),
+        )
+        self.log_text(json.dumps(config, indent=1), CONFIG_FILE)
+
+    def _take_over(self, previous: str) -> None:
+        """Move the trials of an earlier start here.
+
+        A start killed while it moved trials leaves them under two parents: `resumes` is set
+        before, `superseded_by` after the move, so that the next start finds both.
+        """
+        self.set_tags({TAG_RESUMES: previous})
+        parents = self._calls.fetch(
+            "find the earlier starts", lambda: self._earlier_parents(previous)
+        )
+        for parent in parents or []:
+            self._calls.attempt(
+                f"take over the trials of run {parent.info.run_id}", partial(self._adopt, parent)
+            )
+
+    def _earlier_parents(self, previous: str) -> list[Run]:
+        first = self._client.get_run(previous)
+        found = {previous: first}
+        above = first.data.tags.get(TAG_RESUMES)
+        while above and above not in found:
+            run = self._client.get_run(above)
+            if TAG_SUPERSEDED in run.data.tags:
+                break
+            found[above] = run
+            above = run.data.tags.get(TAG_RESUMES)
+        siblings = f"tags.{TAG_RESUMES} = '{previous}'"
+        for run in search(self._client, first.info.experiment_id, siblings):
+            if TAG_SUPERSEDED not in run.data.tags:
+                found[run.info.run_id] = run
+        found.pop(self.parent_run_id, None)
+        return list(found.values())
+
+    def _adopt(self, parent: Run) -> None:
+        run_id = parent.info.run_id
+        for child in search_children(self._client, parent):
+            self._client.set_tag(child.info.run_id, MLFLOW_PARENT_RUN_ID, self.parent_run_id)
+        self._client.set_tag(run_id, TAG_SUPERSEDED, self.parent_run_id)
+        if parent.info.status == "RUNNING":
+            self._client.set_tag(run_id, TAG_STATE, "interrupted")
+            self._client.set_terminated(run_id, "KILLED")
+
+    def open_trial(
+        self,
+        number: int,
+        parameters: Mapping[str, Any],
+        tags: Mapping[str, object] | None = None,
+        run_id: str | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+    ) -> TrialTracker:
+        """Make a trial's nested run, or open it again.
+
+        Args:
+            number: The trial's number in the study.
+            parameters: What was searched; logged as parameters, nested tables with dots.
+            tags: More tags.
+            run_id: The trial's run of an earlier start; a new one is made if it is gone.
+            config: The training's whole configuration, kept as `config.json`.
+
+        Returns:
+            Its tracker; its `run_id` is empty if MLflow could not make a run.
+        """
+        start = time.perf_counter()
+        with self._calls.timed():
+            is_reopened = bool(run_id) and self._reopen(str(run_id), number)
+            if not is_reopened:
+                run_id = self._calls.fetch(
+                    f"make the run of {run_name(number)}",
+                    lambda: self._create(number, tags or {}),
+                )
+                if run_id:
+                    self._fill(run_id, number, parameters, config)
+            tracker = TrialTracker(
+                self._client,
+                self._stores,
+                self._calls,
+                study_name=self.study_name,
+                number=number,
+                run_id=run_id or "",
+                parameters=flatten(parameters),
+                is_reopened=is_reopened,
+            )
+        tracker.seconds_spent = time.perf_counter() - start
+        return tracker
+
+    def _create(self, number: int, tags: Mapping[str, object]) -> str:
+        all_tags = self._tags | {
+            MLFLOW_PARENT_RUN_ID: self.parent_run_id,
+            MLFLOW_RUN_NAME: run_name(number),
+            TAG_KIND: "trial",
+            TAG_TRIAL: str(number),
+            TAG_STATE: "running",
+        }
+        all_tags |= {name: str(value)[:8000] for name, value in tags.items()}
+        run = self._client.create_run(self.experiment_id, tags=all_tags, run_name=run_name(number))
+        return str(run.info.run_id)
+
+    def _fill(
+        self,
+        run_id: str,
+        number: int,
+        parameters: Mapping[str, Any],
+        config: Mapping[str, Any] | None,
+    ) -> None:
+        entities = _parameters(parameters)
+        self._calls.attempt(
+            f"log the parameters of {run_name(number)}",
+            lambda: self._client.log_batch(run_id, params=entities),
+        )
+        if self._dataset:
+            self._calls.attempt(
+                f"log the data of {run_name(number)}",
+                lambda: self._client.log_inputs(run_id, self._dataset),
+            )
+        if config is not None:
+            text = json.dumps(config, indent=1)
+            self._calls.attempt(
+                f"log the configuration of {run_name(number)}",
+                lambda: self._client.log_text(run_id, text, CONFIG_FILE),
+            )
+
+    def _reopen(self, run_id: str, number: int) -> bool:
+        def work() -> None:
+            self._client.update_run(run_id, status="RUNNING")
+            self._client.log_batch(
+                run_id,
+                tags=[
+                    RunTag(TAG_STATE, "running"),
+                    RunTag(MLFLOW_PARENT_RUN_ID, self.parent_run_id),
+                ],
+            )
+
+        return self._calls.attempt(f"open the run of {run_name(number)} again", work)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log study-level figures.
+
+        Args:
+            metrics: Names and values.
+            step: What they are plotted over, e.g. the number of trials done.
+        """
+        now = int(time.time() * 1000)
+        entities = [Metric(name, float(value), now, step) for name, value in metrics.items()]
+        with self._calls.timed():
+            self._calls.attempt(
+                "log figures of the study",
+                lambda: self._client.log_batch(self.parent_run_id, metrics=entities),
+            )
+
+    def log_progress(self, counts: Mapping[str, int], best_score: float | None) -> None:
+        """Log how far the study is.
+
+        Args:
+            counts: Trials by state (`complete`, `pruned`, `failed`, ...).
+            best_score: Lowest `val/score` so far, None if no trial has one.
+        """
+        metrics = {f"study/{state}": float(count) for state, count in counts.items()}
+        if best_score is not None:
+            metrics["study/best_score"] = best_score
+        self.log_metrics(metrics, step=sum(counts.values()))
+
+    def set_tags(self, tags: Mapping[str, object]) -> None:
+        """Set tags of the study's run.
+
+        Args:
+            tags: Names and values; values are written as text.
+        """
+        entities = [RunTag(name, str(value)[:8000]) for name, value in tags.items()]
+        with self._calls.timed():
+            self._calls.attempt(
+                "set tags of the study",
+                lambda: self._client.log_batch(self.parent_run_id, tags=entities),
+            )
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """Store a file with the study's run.
+
+        Args:
+            path: The file, or a folder with all it holds.
+            folder: Where to put it inside the run; none means at the top.
+        """
+        with self._calls.timed():
+            self._calls.attempt(
+                f"store {path.name}",
+                lambda: self._client.log_artifact(self.parent_run_id, str(path), folder),
+            )
+
+    def log_text(self, text: str, name: str) -> None:
+        """Store a text with the study's run.
+
+        Args:
+            text: The content.
+            name: The file's path inside the run.
+        """
+        with self._calls.timed():
+            self._calls.attempt(
+                f"store {name}", lambda: self._client.log_text(self.parent_run_id, text, name)
+            )
+
+    def log_table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
+        """Store a table three times: for MLflow's table view, for spreadsheets, for people.
+
+        Args:
+            rows: All with the same keys, which become the columns.
+            name: `<name>.json`, `<name>.csv` and `<name>.md` are written, over older ones.
+        """
+        with self._calls.timed(), tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / f"{name}.json").write_text(tables.to_mlflow(rows))
+            (Path(folder) / f"{name}.csv").write_text(tables.to_csv(rows))
+            (Path(folder) / f"{name}.md").write_text(tables.to_markdown(rows))
+            self._calls.attempt(
+                f"store the table {name}",
+                lambda: self._client.log_artifacts(self.parent_run_id, folder),
+            )
+            listed = json.dumps([{"path": f"{name}.json", "type": "table"}])
+            self.set_tags({MLFLOW_LOGGED_ARTIFACTS: listed})
+
+    def log_dataset(
+        self,
+        *,
+        digest: str,
+        molecules: int,
+        split: str,
+        split_digest: str,
+        sizes: Mapping[str, int] | None = None,
+    ) -> None:
+        """Log QM9 as the dataset of the study and of all trials opened after this.
+
+        Args:
+            digest: Of the data's content.
+            molecules: How many there are.
+            split: Name of the split.
+            split_digest: Its hash.
+            sizes: Molecules used for each purpose (`train`, `validation`).
+        """
+        columns = [{"type": "double", "name": p.name, "required": True} for p in PROPERTIES]
+        dataset = Dataset(
+            name="QM9",
+            digest=digest[:36],  # all that MLflow's column takes
+            source_type="code",
+            source=json.dumps({"tags": {"mlflow.source.name": "qm9pack==1.0.3"}}),
+            schema=json.dumps({"mlflow_colspec": columns}),
+            profile=json.dumps({"num_rows": molecules, "digest": digest}),
+        )
+        tags = {"mlflow.data.context": "training", "split": split, "split_digest": split_digest}
+        tags |= {f"molecules_{name}": str(count) for name, count in (sizes or {}).items()}
+        self._dataset = [DatasetInput(dataset, [InputTag(k, v) for k, v in tags.items()])]
+        with self._calls.timed():
+            self._calls.attempt(
+                "log the data",
+                lambda: self._client.log_inputs(self.parent_run_id, self._dataset),
+            )
+        self.set_tags({"data_digest": digest, "split": split, "split_digest": split_digest})
+
+    def log_heat_map(self, run_id: str, number: int) -> bool:
+        """Draw a finished trial's gradients into its run.
+
+        Args:
+            run_id: The trial's run.
+            number: The trial.
+
+        Returns:
+            Whether the run has the picture now.
+        """
+        with self._calls.timed():
+            return log_heat_map(self._client, self._calls, run_id, run_name(number))
+
+    def delete_model(self, run_id: str) -> None:
+        """Remove a trial's network from its run.
+
+        Args:
+            run_id: The trial's run.
+        """
+        with self._calls.timed():
+            self._calls.attempt(
+                f"delete the model of run {run_id}",
+                lambda: delete_artifacts(self._client, run_id, MODEL_FOLDER),
+            )
+
+    def settle(self, run_id: str, state: TrialState, reason: str | None = None) -> None:
+        """End a trial's run that a killed process left RUNNING; epochs it kept are logged first.
+
+        Args:
+            run_id: The run; nothing happens if it has ended or is gone.
+            state: How the trial ended.
+            reason: Why, in a word.
+        """
+        with self._calls.timed():
+            run = self._calls.fetch(f"look at run {run_id}", lambda: self._client.get_run(run_id))
+            if run is None or run.info.status != "RUNNING":
+                return
+            tracker = TrialTracker(
+                self._client,
+                self._stores,
+                self._calls,
+                study_name=self.study_name,
+                number=int(run.data.tags.get(TAG_TRIAL, 0)),
+                run_id=run_id,
+                parameters=run.data.params,
+                is_reopened=True,
+            )
+            tracker.finish(state, reason)
+
+    def finish(self, status: StudyStatus) -> None:
+        """End the study's run. A second call does nothing.
+
+        Args:
+            status: MLflow's word for how it ended.
+        """
+        if self._is_finished:
+            return
+        self._is_finished = True
+        state = {"FINISHED": "complete", "FAILED": "failed", "KILLED": "interrupted"}[status]
+        self.set_tags({TAG_STATE: state, "tracking_errors": self.errors})
+        with self._calls.timed():
+            self._calls.attempt(
+                "end the study's run",
+                lambda: self._client.set_terminated(self.parent_run_id, status),
+            )

@@ -1,0 +1,358 @@
+"""One trial's run: what its training says, on record while it runs."""
+
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities import Metric, RunTag
+
+from qm9flow.tracking.calls import StoreCalls
+from qm9flow.tracking.figures import write_heat_map
+from qm9flow.tracking.runs import (
+    GRADIENTS_FILE,
+    HEAT_MAP_FILE,
+    MODEL_FOLDER,
+    TAG_STATE,
+    delete_artifacts,
+    fetch_gradients,
+)
+from qm9flow.tracking.spool import EpochRecord, Spool, gradient_arrays
+from qm9flow.tracking.stores import Stores
+from qm9flow.tracking.tensorboard import TensorBoardFile
+from qm9flow.training.events import EpochEnded, Event, Failed, Finished, Started, Verdict
+
+logger = logging.getLogger(__name__)
+
+TrialState = Literal["complete", "pruned", "failed", "interrupted"]
+
+FLUSH_SECONDS = 10.0
+"""Metrics wait no longer than this before they are sent (or one epoch, if that is longer)."""
+
+METRICS_A_BATCH = 1000
+"""MLflow refuses more."""
+
+STATUS: dict[TrialState, str] = {
+    "complete": "FINISHED",
+    "pruned": "FINISHED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+}
+"""A trial's state as MLflow's status; a pruned trial did what it was to do."""
+
+_COMPARED = ("val/score", "train/loss", "train/molecules_per_second")
+"""Metrics whose best-epoch values go to TensorBoard too; MLflow has them all."""
+
+
+def trial_folder(number: int) -> str:
+    """A trial's name as a folder: five digits, so that names sort."""
+    return f"{number:05d}"
+
+
+def run_name(number: int) -> str:
+    """The name of a trial's run."""
+    return f"trial-{number:05d}"
+
+
+class TrialTracker:
+    """Writes one trial to MLflow and TensorBoard. Nothing here raises for a store's sake.
+
+    Attributes:
+        run_id: The run; empty if MLflow could not make one, then only TensorBoard is written.
+        number: The trial's number in its study.
+        seconds_spent: Wall time spent in here.
+    """
+
+    def __init__(
+        self,
+        client: MlflowClient,
+        stores: Stores,
+        calls: StoreCalls,
+        *,
+        study_name: str,
+        number: int,
+        run_id: str,
+        parameters: Mapping[str, Any],
+        is_reopened: bool,
+    ) -> None:
+        """Start or go on; use `StudyTracker.open_trial`.
+
+        Args:
+            client: From `connect`.
+            stores: The addresses.
+            calls: The study's way of calling stores.
+            study_name: The study.
+            number: The trial.
+            run_id: Its run, which exists.
+            parameters: Hyperparameters for TensorBoard.
+            is_reopened: Whether the run was begun by an earlier process.
+        """
+        self.run_id = run_id
+        self.number = number
+        self.seconds_spent = 0.0
+        self._client = client
+        self._calls = calls
+        self._spool = Spool(stores.study_state(study_name) / "epochs" / f"{number:05d}.jsonl")
+        self._pending: list[list[Metric]] = []
+        self._last_flush = time.monotonic()
+        self._verdict: Verdict | None = None
+        self._finished: Finished | None = None
+        self._failed: Failed | None = None
+        self._is_closed = False
+        self._tensorboard: TensorBoardFile | None = None
+        with self._timed():
+            self._last_logged = self._read_last_logged() if is_reopened else 0
+            folder = stores.study_tensorboard(study_name) / trial_folder(number)
+            self._open_tensorboard(folder, parameters, is_reopened)
+            for record in self._spool.records:
+                self._take(record)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        start = time.perf_counter()
+        with self._calls.timed():
+            try:
+                yield
+            finally:
+                self.seconds_spent += time.perf_counter() - start
+
+    def _read_last_logged(self) -> int:
+        """The newest epoch that MLflow has; epochs are logged whole, so one metric tells."""
+        history = self._calls.fetch(
+            "read how far the run got",
+            lambda: self._client.get_metric_history(self.run_id, "val/score"),
+        )
+        return max((metric.step for metric in history or []), default=0)
+
+    def _open_tensorboard(
+        self, folder: Path, parameters: Mapping[str, Any], is_reopened: bool
+    ) -> None:
+        """Open a file; a reopened trial writes its spooled epochs again, as they may be lost."""
+        replayed = self._spool.records
+        first = replayed[0].event.epoch if replayed else self._last_logged + 1
+
+        def work() -> None:
+            file = TensorBoardFile(folder, first if is_reopened else None)
+            file.add_parameters(parameters, run_name(self.number))
+            for record in replayed:
+                file.add_epoch(record)
+            self._tensorboard = file
+
+        self._calls.attempt("open the TensorBoard file", work)
+
+    def log(self, event: Event) -> None:
+        """Take what the training says; metrics are sent every ten seconds.
+
+        Epochs that an earlier process logged (a training resumed from an older checkpoint
+        repeats them) are not logged again.
+
+        Args:
+            event: Any event of `qm9flow.training.fit`.
+        """
+        with self._timed():
+            if isinstance(event, EpochEnded):
+                self._log_epoch(event)
+            elif isinstance(event, Started) and event.epoch == 0 and self._last_logged == 0:
+                now = int(time.time() * 1000)
+                counts = {
+                    "model/parameters": event.parameters,
+                    "data/train_molecules": event.train_molecules,
+                    "data/val_molecules": event.val_molecules,
+                }
+                self._pending.append([Metric(k, float(v), now, 0) for k, v in counts.items()])
+            elif isinstance(event, Finished):
+                self._finished, self._verdict = event, event.verdict
+            elif isinstance(event, Failed):
+                self._failed = event
+            if time.monotonic() - self._last_flush >= FLUSH_SECONDS:
+                self._flush()
+
+    def _log_epoch(self, event: EpochEnded) -> None:
+        record = EpochRecord(event, int(time.time() * 1000))
+        if event.epoch > self._spool.last_epoch:
+            self._calls.attempt("keep the epoch on disk", lambda: self._spool.add(record))
+            self._to_tensorboard(lambda file: file.add_epoch(record))
+            self._take(record)
+
+    def _take(self, record: EpochRecord) -> None:
+        """Queue an epoch's metrics for MLflow, unless it has them."""
+        event = record.event
+        if event.gradients is not None:
+            self._verdict = event.gradients.verdict
+        if event.epoch > self._last_logged:
+            self._pending.append(
+                [
+                    Metric(name, float(value), record.time_ms, event.epoch)
+                    for name, value in event.metrics.items()
+                ]
+            )
+
+    def _flush(self) -> bool:
+        """Send what is queued; what the store does not take stays queued."""
+        self._last_flush = time.monotonic()
+        self._to_tensorboard(lambda file: file.flush())
+        if not self.run_id:
+            return False
+        while self._pending:
+            batch: list[Metric] = []
+            taken = 0
+            for group in self._pending:
+                if batch and len(batch) + len(group) > METRICS_A_BATCH:
+                    break
+                batch += group
+                taken += 1
+            if not self._calls.attempt(
+                f"log metrics of {run_name(self.number)}",
+                partial(self._client.log_batch, self.run_id, metrics=batch),
+            ):
+                return False
+            del self._pending[:taken]
+        return True
+
+    def _to_tensorboard(self, write: Any) -> None:
+        file = self._tensorboard
+        if file is not None:
+            self._calls.attempt("write the TensorBoard file", lambda: write(file))
+
+    def set_tags(self, tags: Mapping[str, object]) -> None:
+        """Set tags of the run.
+
+        Args:
+            tags: Names and values; values are written as text.
+        """
+        with self._timed():
+            self._set_tags(tags)
+
+    def _set_tags(self, tags: Mapping[str, object]) -> bool:
+        entities = [RunTag(name, str(value)[:8000]) for name, value in tags.items()]
+        return bool(self.run_id) and self._calls.attempt(
+            f"set tags of {run_name(self.number)}",
+            lambda: self._client.log_batch(self.run_id, tags=entities),
+        )
+
+    def save_model(self, weights: bytes, config: Mapping[str, Any]) -> None:
+        """Keep the trial's network as an artifact, without pickle.
+
+        Args:
+            weights: safetensors bytes.
+            config: The training's configuration, enough to build the network again.
+        """
+        with self._timed(), tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "weights.safetensors").write_bytes(weights)
+            (Path(folder) / "config.json").write_text(json.dumps(config, indent=1))
+            self._upload(folder, MODEL_FOLDER)
+
+    def delete_model(self) -> None:
+        """Remove the network that `save_model` kept."""
+        with self._timed():
+            self._calls.attempt(
+                f"delete the model of {run_name(self.number)}",
+                lambda: delete_artifacts(self._client, self.run_id, MODEL_FOLDER),
+            )
+
+    def log_heat_map(self) -> None:
+        """Draw the gradients that the run holds, layer by epoch."""
+        with self._timed():
+            log_heat_map(self._client, self._calls, self.run_id, run_name(self.number))
+
+    def _upload(self, folder: str, artifact_path: str | None = None) -> bool:
+        return bool(self.run_id) and self._calls.attempt(
+            f"store files of {run_name(self.number)}",
+            lambda: self._client.log_artifacts(self.run_id, folder, artifact_path),
+        )
+
+    def finish(self, state: TrialState, reason: str | None = None) -> None:
+        """End the run: artifacts, metrics, end, in this order. A second call does nothing.
+
+        Args:
+            state: How the trial ended; an `interrupted` one can be opened again.
+            reason: Why, in a word; None takes the training's own reason, if it failed.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        with self._timed():
+            if self._verdict is None and self._failed is not None:
+                self._verdict = "dead" if self._failed.reason == "dead" else None
+            best_epoch, best = self._best()
+            kept = self._upload_gradients(state)
+            self._queue_best(state, best_epoch, best)
+            kept = self._flush() and kept
+            kept = self._set_tags(self._closing_tags(state, reason)) and kept
+            if self.run_id:
+                ended = self._calls.attempt(
+                    f"end {run_name(self.number)}",
+                    lambda: self._client.set_terminated(self.run_id, STATUS[state]),
+                )
+                if kept and ended and state != "interrupted":
+                    self._calls.attempt("tidy up", self._spool.discard)
+            compared = {f"best/{name}": best[name] for name in _COMPARED if name in best}
+            self._to_tensorboard(lambda file: file.add_result(state, compared, best_epoch))
+            self._to_tensorboard(lambda file: file.close())
+
+    def _best(self) -> tuple[int, dict[str, float]]:
+        if self._finished is not None:
+            return self._finished.best_epoch, self._finished.best_metrics
+        for record in reversed(self._spool.records):
+            if record.event.is_best:
+                return record.event.epoch, record.event.metrics
+        return 0, {}
+
+    def _queue_best(self, state: TrialState, epoch: int, metrics: Mapping[str, float]) -> None:
+        if not metrics or state == "interrupted":
+            return
+        now = int(time.time() * 1000)
+        group = [Metric(f"best/{name}", float(v), now, epoch) for name, v in metrics.items()]
+        self._pending.append([*group, Metric("best_epoch", float(epoch), now, epoch)])
+
+    def _closing_tags(self, state: TrialState, reason: str | None) -> dict[str, str]:
+        tags = {TAG_STATE: str(state), "verdict": self._verdict or "unknown"}
+        if self._failed is not None:
+            tags |= {"reason": self._failed.reason, "message": self._failed.message}
+        if self._finished is not None:
+            tags["ending"] = self._finished.ending
+        if reason is not None:
+            tags["reason"] = reason
+        return tags
+
+    def _upload_gradients(self, state: TrialState) -> bool:
+        arrays = gradient_arrays(self._spool.records)
+        if not arrays:
+            return True
+        with tempfile.TemporaryDirectory() as folder:
+            with (Path(folder) / GRADIENTS_FILE).open("wb") as file:
+                np.savez_compressed(file, allow_pickle=False, **arrays)
+            if self._verdict not in (None, "healthy") and state != "interrupted":
+                title = f"{run_name(self.number)}: gradients, {self._verdict}"
+                write_heat_map(arrays, title, Path(folder) / HEAT_MAP_FILE)
+            return self._upload(folder)
+
+
+def log_heat_map(client: MlflowClient, calls: StoreCalls, run_id: str, name: str) -> bool:
+    """Draw the gradients that a finished trial's run holds, and store the picture there.
+
+    Args:
+        client: From `connect`.
+        calls: The study's way of calling stores.
+        run_id: The trial's run.
+        name: The trial, for the title.
+
+    Returns:
+        Whether the run has the picture now.
+    """
+
+    def work() -> None:
+        arrays = fetch_gradients(client, run_id)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / HEAT_MAP_FILE
+            write_heat_map(arrays, f"{name}: gradients", path)
+            client.log_artifact(run_id, str(path))
+
+    return calls.attempt(f"draw the gradients of {name}", work)
