@@ -1,8 +1,6 @@
 """QM9 as columns: prepared once from the tables, then opened by memory map."""
 
 import logging
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from qm9flow.data import source
 from qm9flow.data.source import Progress
 from qm9flow.elements import MAX_NUMBER
 from qm9flow.errors import CacheError
+from qm9flow.locations import cache_folder
 from qm9flow.molecules.geometry import rotational_constants_ragged
 from qm9flow.molecules.molecule import Molecule
 from qm9flow.properties import LEARNED, PROPERTIES, RAW_COLUMNS, TARGETS
@@ -165,14 +164,9 @@ def cache_dir() -> Path:
     """The folder for everything that can be made anew.
 
     Returns:
-        `$QM9FLOW_CACHE`, else `qm9flow` in the user's cache folder.
+        As `locations.cache_folder` says.
     """
-    named = os.environ.get("QM9FLOW_CACHE")
-    if named:
-        return Path(named).expanduser().absolute()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "qm9flow"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qm9flow"
+    return cache_folder()
 
 
 def open_dataset(cache: Path | None = None, progress: Progress | None = None) -> Dataset:
