@@ -205,9 +205,8 @@ def _parse_part(path: Path, content: bytes) -> dict[str, Any]:
     sizes = np.array([text.strip(",") for text in pieces[6::stride]], dtype=np.int64)
     scalars = header[header.index(_QUOTED_COLUMNS[-1]) + 1 :]
     n_atoms, n_records = int(sizes.sum()), len(sizes)
-    values = _floats(
-        _without_first_comma(pieces[stride::stride]), n_records * len(scalars)
-    ).reshape(n_records, -1)
+    listed = [text[1:] for text in pieces[stride::stride]]
+    values = _floats(listed, n_records * len(scalars)).reshape(n_records, -1)
     n_frequencies = np.array([text.count(",") + 1 for text in quoted["Harmonic_Freq_cmi"]])
     return {
         "files": quoted["XYZ_file"],
@@ -239,9 +238,7 @@ def _parse_polarizability(path: Path, content: bytes) -> tuple[list[str], Floats
     header, pieces = _split_quoted(path, content, 1)
     files = pieces[1::2]
     n_columns = len(header) - 1
-    values = _floats(_without_first_comma(pieces[2::2]), len(files) * n_columns).reshape(
-        -1, n_columns
-    )
+    values = _floats([text[1:] for text in pieces[2::2]], len(files) * n_columns)
     return files, values.reshape(-1, n_columns)
 
 
