@@ -63,7 +63,8 @@ class EpochEnded:
         epoch: Counted from 1.
         metrics: By the names of the metrics: `train/loss`, `val/score`, `val/<target>/mae`,
             `val/rmse_pooled`, `val/rmse_pooled_without_a`, `train/lr`,
-            `train/molecules_per_second`, `train/seconds`, `train/peak_memory_mb`.
+            `train/molecules_per_second`, `train/seconds`, `train/peak_memory_mb`, `val/seconds`.
+            Times of training and of validation do not overlap.
         gradients: What the monitor saw, None if no step was sampled.
         is_best: Whether `val/score` is the lowest so far.
     """
@@ -115,10 +116,12 @@ class Failed:
     Attributes:
         reason: Machine-readable.
         message: What happened and where, in words.
+        gradients: What the monitor saw since the last epoch ended, None if nothing.
     """
 
     reason: FailureReason
     message: str
+    gradients: GradientSummary | None = None
 
 
 Event = Started | EpochEnded | CheckpointReady | Finished | Failed

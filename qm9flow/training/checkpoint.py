@@ -1,0 +1,183 @@
+"""Checkpoints: safetensors bytes with JSON beside the tensors. No pickle, nothing to execute.
+
+Random numbers need no state of their own: each epoch draws from a generator seeded with (seed,
+epoch), and checkpoints are made between epochs.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from qm9flow.config import TrainConfig, to_dict
+from qm9flow.errors import CheckpointError
+from qm9flow.training.events import Verdict
+
+FORMAT = 1
+
+_PLACE_ONLY = ("device", "threads", "checkpoint_every")
+"""Options that say where and how a training runs, not which one it is."""
+
+_KEY = "training"
+
+
+@dataclass
+class Progress:
+    """How far a training is; with the tensors, all that it needs to go on.
+
+    Attributes:
+        epoch: Epochs done.
+        step: Optimiser steps done.
+        elapsed_seconds: Training time, validation included.
+        validation_seconds: What the last validation took.
+        is_out_of_time: Whether `max_minutes` ended the latest epoch.
+        best_epoch: Epoch of the lowest `val/score`, 0 before the first.
+        best_metrics: All metrics of that epoch.
+        plateau_factor: What the plateau schedule has come down to.
+        plateau_waited: Epochs since a better score or the last halving.
+        average_updates: Updates of the averaged weights.
+        first_loss: Loss of the first sampled step.
+        worst_verdict: The most serious verdict so far.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    elapsed_seconds: float = 0.0
+    validation_seconds: float = 0.0
+    is_out_of_time: bool = False
+    best_epoch: int = 0
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    plateau_factor: float = 1.0
+    plateau_waited: int = 0
+    average_updates: int = 0
+    first_loss: float | None = None
+    worst_verdict: Verdict = "healthy"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training between two epochs.
+
+    Attributes:
+        progress: Plain values.
+        tensors: By name, on the CPU.
+    """
+
+    progress: Progress
+    tensors: dict[str, Tensor]
+
+    def tensor(self, name: str, like: Tensor) -> Tensor:
+        """One tensor, checked.
+
+        Args:
+            name: Its name.
+            like: What it is to replace.
+
+        Returns:
+            The tensor.
+
+        Raises:
+            CheckpointError: It is missing, or of another shape or dtype.
+        """
+        if name not in self.tensors:
+            raise CheckpointError(f"the checkpoint lacks the tensor {name!r}")
+        value = self.tensors[name]
+        if value.shape != like.shape or value.dtype != like.dtype:
+            raise CheckpointError(
+                f"tensor {name!r} of the checkpoint is {tuple(value.shape)} {value.dtype}, "
+                f"this training needs {tuple(like.shape)} {like.dtype}"
+            )
+        return value
+
+
+def config_digest(config: TrainConfig, data_digest: str) -> str:
+    """What a checkpoint must share with the training that resumes from it.
+
+    Args:
+        config: The training; where it runs and how often it is saved do not count.
+        data_digest: Of the data set.
+
+    Returns:
+        SHA-256, hexadecimal.
+    """
+    values = {key: value for key, value in to_dict(config).items() if key not in _PLACE_ONLY}
+    text = json.dumps({"config": values, "data": data_digest}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def pack(checkpoint: Checkpoint, digest: str) -> bytes:
+    """A checkpoint as bytes.
+
+    Args:
+        checkpoint: The state of a training.
+        digest: From `config_digest`.
+
+    Returns:
+        What `unpack` reads.
+    """
+    values = {"progress": dataclasses.asdict(checkpoint.progress), "digest": digest}
+    text = json.dumps(values | {"format": FORMAT})
+    tensors = {name: tensor.detach().cpu() for name, tensor in checkpoint.tensors.items()}
+    return save(tensors, metadata={_KEY: text})
+
+
+def _metadata(blob: bytes) -> dict[str, Any]:
+    size = int.from_bytes(blob[:8], "little")
+    header = json.loads(blob[8 : 8 + size])
+    values = json.loads(header["__metadata__"][_KEY])
+    if not isinstance(values, dict) or not {"progress", "digest", "format"} <= set(values):
+        raise KeyError("progress, digest, format")
+    return values
+
+
+def unpack(blob: bytes, digest: str) -> Checkpoint:
+    """The checkpoint that `pack` wrote.
+
+    Args:
+        blob: What `pack` gave.
+        digest: Of the training that is to resume.
+
+    Returns:
+        The state of the training.
+
+    Raises:
+        CheckpointError: The bytes are no checkpoint, of another format, or of another training.
+    """
+    try:
+        tensors = load(blob)
+        values = _metadata(blob)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"these {len(blob)} bytes are no checkpoint: {error!r}") from error
+    if values["format"] != FORMAT:
+        raise CheckpointError(
+            f"the checkpoint has format {values['format']}, this version reads {FORMAT}"
+        )
+    if values["digest"] != digest:
+        raise CheckpointError(
+            "the checkpoint belongs to another configuration or data set; "
+            "resume with the ones it was made with, or start anew"
+        )
+    try:
+        progress = Progress(**values["progress"])
+    except TypeError as error:
+        raise CheckpointError(f"the checkpoint's progress cannot be read: {error}") from error
+    return Checkpoint(progress, tensors)
+
+
+def weights_blob(network: nn.Module) -> bytes:
+    """A network's weights as they are now.
+
+    Args:
+        network: Any network.
+
+    Returns:
+        safetensors bytes, named as in its `state_dict`.
+    """
+    state = network.state_dict()
+    return save({name: torch.clone(tensor.detach().cpu()) for name, tensor in state.items()})

@@ -1,0 +1,86 @@
+"""Training as a stream of events."""
+
+import logging
+from collections.abc import Generator
+
+from qm9flow.config import TrainConfig
+from qm9flow.data.store import Dataset
+from qm9flow.errors import ConfigError
+from qm9flow.training.allocator import keep_freed_memory
+from qm9flow.training.checkpoint import Checkpoint, config_digest, pack, unpack
+from qm9flow.training.device import is_out_of_memory, pick_device, release_memory, thread_count
+from qm9flow.training.events import CheckpointReady, Event, Failed
+from qm9flow.training.session import DivergedError, Session
+
+logger = logging.getLogger(__name__)
+
+
+def fit(
+    config: TrainConfig, dataset: Dataset, *, checkpoint: bytes | None = None
+) -> Generator[Event, None, None]:
+    """Train, and tell about it.
+
+    The events are `Started`, then for each epoch an `EpochEnded` and every `checkpoint_every`
+    epochs, and after the last one, a `CheckpointReady`, at the end `Finished`; or, instead of
+    what is left, `Failed`. Whatever goes wrong inside the training is such an event, not an
+    exception. To stop early, close the generator. Nothing is written anywhere.
+
+    The same configuration and data give the same numbers on one device with one number of
+    threads, also when resumed from a checkpoint; unless `max_minutes` cuts it short. torch's
+    global random numbers and number of threads are the caller's again between events. On glibc,
+    the process keeps the memory that a training frees.
+
+    Args:
+        config: What to train, and how.
+        dataset: All molecules.
+        checkpoint: Blob of a `CheckpointReady` of the same training, to go on from there.
+
+    Returns:
+        The events.
+
+    Raises:
+        CheckpointError: The checkpoint is damaged, or belongs to another training.
+    """
+    digest = config_digest(config, dataset.digest)
+    state = None if checkpoint is None else unpack(checkpoint, digest)
+    return _events(config, dataset, state, digest)
+
+
+def _events(
+    config: TrainConfig, dataset: Dataset, state: Checkpoint | None, digest: str
+) -> Generator[Event, None, None]:
+    keep_freed_memory()
+    session = None
+    failure = None
+    try:
+        with thread_count(config.threads):
+            session = Session(config, dataset, state)
+        yield session.started()
+        while (ending := session.ending()) is None:
+            with thread_count(config.threads):
+                ended = session.run_epoch()
+            yield ended
+            if ended.epoch % config.checkpoint_every == 0 or session.ending() is not None:
+                yield CheckpointReady(ended.epoch, pack(session.checkpoint(), digest))
+        yield session.finish(ending)
+    except (ConfigError, DivergedError, MemoryError, RuntimeError) as error:
+        failure = _failure(error, session)
+    finally:
+        del session
+        release_memory(pick_device("auto"))
+    if failure is not None:
+        yield failure
+
+
+def _failure(error: Exception, session: Session | None) -> Failed:
+    """What an error means for a training."""
+    if isinstance(error, DivergedError):
+        gradients = None if session is None else session.monitor.summarise()
+        return Failed(error.reason, str(error), gradients)
+    if isinstance(error, ConfigError):
+        return Failed("impossible", str(error))
+    where = "before the first epoch" if session is None else f"in epoch {session.progress.epoch}"
+    if is_out_of_memory(error):
+        return Failed("out_of_memory", f"memory ran out {where}: {error}")
+    logger.error("training crashed %s", where, exc_info=error)
+    return Failed("crash", f"{type(error).__name__} {where}: {error}")

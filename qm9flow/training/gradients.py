@@ -1,0 +1,179 @@
+"""The gradient monitor: layer by layer, sampled every few steps, without waiting for the device."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.linalg import vector_norm
+
+from qm9flow.training.events import HISTOGRAM_EDGES, GradientSummary, Verdict
+from qm9flow.training.flat import FlatParameters
+from qm9flow.training.verdicts import HISTORY, Sample, judge, worse
+
+COMPONENTS = 2**15
+"""At most so many components of a layer go into its histogram and share of zeros, chosen once at
+random; norms and maxima are of all."""
+
+_BINS = len(HISTOGRAM_EDGES) - 1
+_LOWEST = float(HISTOGRAM_EDGES[0])
+_WIDTH = float(HISTOGRAM_EDGES[1] - HISTOGRAM_EDGES[0])
+_TINY = 1e-30
+
+
+def _layer_slices(layers: npt.NDArray[np.int64], count: int) -> list[slice]:
+    parts = []
+    for index in range(count):
+        of_layer = np.flatnonzero(layers == index)
+        parts.append(slice(int(of_layer[0]), int(of_layer[-1]) + 1))
+    return parts
+
+
+def _choose(layers: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    generator = np.random.default_rng(0)
+    chosen = []
+    for index in range(count):
+        of_layer = np.flatnonzero(layers == index)
+        if len(of_layer) > COMPONENTS:
+            of_layer = np.sort(generator.choice(of_layer, COMPONENTS, replace=False))
+        chosen.append(of_layer)
+    return np.concatenate(chosen)
+
+
+class GradientMonitor:
+    """Watches the gradients of a network.
+
+    `sample` only queues work on the device; `check` and `summarise` fetch what was queued.
+
+    Attributes:
+        history: The latest samples, at most `HISTORY`.
+        first_loss: Loss of the training's first sample; none before it.
+        worst: The most serious verdict so far.
+    """
+
+    def __init__(self, flat: FlatParameters) -> None:
+        """Set up for a network.
+
+        Args:
+            flat: Its weights and gradients.
+        """
+        layers = flat.layer_of.cpu().numpy()
+        count = len(flat.layers)
+        chosen = _choose(layers, count)
+        self.flat = flat
+        self.history: list[Sample] = []
+        self.first_loss: float | None = None
+        self.worst: Verdict = "healthy"
+        self._slices = _layer_slices(layers, count)
+        self._sizes = np.bincount(layers, minlength=count + 1)[:count]
+        device = flat.weights.device
+        self._chosen = torch.from_numpy(chosen).to(device)
+        self._offsets = torch.from_numpy(layers[chosen] * (_BINS + 1)).to(device)
+        self._ones = torch.ones_like(self._offsets)
+        self._counts = torch.zeros(count * (_BINS + 1), dtype=torch.int64, device=device)
+        self._queued: list[Tensor] = []
+        self._rows: list[npt.NDArray[np.float64]] = []
+
+    def sample(self, loss: Tensor, factor: Tensor) -> None:
+        """Queue one sample of the gradients as they are now.
+
+        Args:
+            loss: Of the step, ().
+            factor: What the accumulated gradient is to be multiplied with, ().
+        """
+        gradient = self.flat.gradient
+        weights = self.flat.weights.detach()
+        norms = torch.stack([vector_norm(gradient[part]) for part in self._slices])
+        peaks = torch.stack([vector_norm(gradient[part], torch.inf) for part in self._slices])
+        sizes = torch.stack([vector_norm(weights[part]) for part in self._slices])
+        row = torch.cat([loss.reshape(1), norms * factor, peaks * factor, sizes])
+        self._queued.append(row)
+        magnitude = gradient[self._chosen].abs_().mul_(factor)
+        bins = magnitude.log10().sub_(_LOWEST).div_(_WIDTH).floor_().clamp_(0, _BINS - 1)
+        # Zeros, and NaN, are counted in a bin of their own.
+        bins = torch.where(magnitude > 0, bins, float(_BINS)).to(torch.int64)
+        self._counts.index_add_(0, self._offsets + bins, self._ones)
+
+    def check(self) -> Verdict:
+        """Fetch what was queued and judge it.
+
+        Returns:
+            The verdict after the latest sample.
+        """
+        if self._queued:
+            rows = torch.stack(self._queued).cpu().numpy().astype(np.float64)
+            self._queued.clear()
+            for row in rows:
+                self._take(row)
+        return judge(self.history, self.first_loss or _TINY)
+
+    def _take(self, row: npt.NDArray[np.float64]) -> None:
+        loss, layers = float(row[0]), len(self.flat.layers)
+        norms, _, weights = row[1:].reshape(3, layers)
+        if self.first_loss is None:
+            self.first_loss = loss
+        with np.errstate(all="ignore"):
+            sample = Sample(
+                loss=loss,
+                gradient_rms=norms / np.sqrt(self._sizes),
+                elasticity=norms * weights / max(loss, _TINY),
+                norm=float(np.sqrt(np.sum(norms**2))),
+            )
+        self._rows.append(row)
+        self.history = [*self.history, sample][-HISTORY:]
+        self.worst = worse(self.worst, judge(self.history, self.first_loss or _TINY))
+
+    def summarise(self) -> GradientSummary | None:
+        """What was sampled since the last summary.
+
+        Returns:
+            The summary, None if nothing was sampled.
+        """
+        verdict = self.check()
+        if not self._rows:
+            return None
+        layers = len(self.flat.layers)
+        rows = np.stack(self._rows)[:, 1:].reshape(-1, 3, layers)
+        counts = self._counts.cpu().numpy().reshape(layers, _BINS + 1).copy()
+        self._rows.clear()
+        self._counts.zero_()
+        with np.errstate(all="ignore"):
+            norm = np.sqrt(np.mean(rows[:, 0] ** 2, axis=0))
+        return GradientSummary(
+            layers=self.flat.layers,
+            norm=norm,
+            maximum=rows[:, 1].max(axis=0),
+            zero_share=counts[:, _BINS] / counts.sum(axis=1),
+            histogram=counts[:, :_BINS],
+            samples=len(rows),
+            verdict=verdict,
+        )
+
+    def history_rows(self) -> npt.NDArray[np.float64]:
+        """The history as numbers, for a checkpoint.
+
+        Returns:
+            (n_samples, 2 + 2 n_layers): loss, norm, gradient_rms, elasticity.
+        """
+        width = 2 + 2 * len(self.flat.layers)
+        rows = [
+            np.concatenate([[s.loss, s.norm], s.gradient_rms, s.elasticity]) for s in self.history
+        ]
+        return np.array(rows, dtype=np.float64).reshape(-1, width)
+
+    def restore(
+        self, rows: npt.NDArray[np.float64], first_loss: float | None, worst: Verdict
+    ) -> None:
+        """Continue a history.
+
+        Args:
+            rows: What `history_rows` gave.
+            first_loss: Loss of the training's first sample.
+            worst: The most serious verdict until then.
+        """
+        layers = len(self.flat.layers)
+        self.history = [
+            Sample(float(row[0]), row[2 : 2 + layers], row[2 + layers :], float(row[1]))
+            for row in rows
+        ]
+        self.first_loss = first_loss
+        self.worst = worst

@@ -1,0 +1,92 @@
+"""The molecules of one training, on its device, and its validation."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from qm9flow.config import TrainConfig
+from qm9flow.data.resident import ResidentMolecules
+from qm9flow.data.store import Dataset
+from qm9flow.properties import TARGETS
+from qm9flow.targets import TargetCodec
+from qm9flow.training.metrics import (
+    all_targets,
+    codec_for,
+    objective_scale,
+    training_sample,
+    validation_metrics,
+)
+from qm9flow.training.predict import predict_resident
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedData:
+    """Training and validation molecules.
+
+    Attributes:
+        codec: Between physical values and what the network learns.
+        train: With encoded targets, on the device.
+        validation: Without targets, on the device.
+        scale: (10,), what `val/score` divides errors by.
+        truth: (n_validation, 19), in the targets' order and units.
+        counts: (n_validation, MAX_NUMBER + 1), atoms of each atomic number.
+        rotational_ghz: (n_validation, 3), from the geometry.
+    """
+
+    codec: TargetCodec
+    train: ResidentMolecules
+    validation: ResidentMolecules
+    scale: Floats
+    truth: Floats
+    counts: Floats
+    rotational_ghz: Floats
+
+    @classmethod
+    def load(cls, config: TrainConfig, dataset: Dataset, device: torch.device) -> "LoadedData":
+        """Load what a training needs.
+
+        Args:
+            config: Target set, split and how much of it.
+            dataset: All molecules.
+            device: Where the training runs.
+
+        Returns:
+            Its molecules.
+
+        Raises:
+            ConfigError: The split has fewer molecules than asked for.
+        """
+        sample = training_sample(config, dataset)
+        train, validation = sample.train, sample.validation
+        counts, truth = dataset.counts(), dataset.truth()
+        codec = codec_for(config, counts[train], truth[train])
+        columns = [TARGETS.index(name) for name in codec.names]
+        encoded = codec.encode(counts[train], truth[train][:, columns])
+        return cls(
+            codec=codec,
+            train=ResidentMolecules.load(dataset, train, encoded, device),
+            validation=ResidentMolecules.load(dataset, validation, None, device),
+            scale=objective_scale(counts[train], truth[train]),
+            truth=truth[validation],
+            counts=counts[validation],
+            rotational_ghz=np.asarray(dataset.rotational_ghz[validation]),
+        )
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Judge a network.
+
+        Args:
+            network: Predicts encoded targets.
+
+        Returns:
+            The `val/...` metrics; not finite where predictions are not.
+        """
+        predicted = predict_resident(network, self.validation, len(self.codec.names))
+        encoded = predicted.cpu().numpy().astype(np.float64)
+        values = all_targets(self.codec, encoded, self.counts, self.rotational_ghz)
+        return validation_metrics(values, self.truth, self.scale)

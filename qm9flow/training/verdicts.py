@@ -1,0 +1,121 @@
+"""What gradients say about a training. Plain numbers in, a word out.
+
+Every rule compares like with like, so that it does not depend on the unit of the loss, the size of
+the layers or the scale of the targets (raw ones reach -11,000 eV).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from qm9flow.training.events import Verdict
+
+CONSECUTIVE = 5
+"""Samples in a row that must agree before gradients count as vanishing or exploding: a single
+odd batch, or the first steps after zero-initialised layers, says nothing."""
+
+VANISHING_ELASTICITY = 1e-8
+"""Below it, for the median layer: |g| |w| / loss is how much the loss changes, relatively, for a
+relative change of the layer's weights. float32 has a relative step of 6e-8, so smaller slopes are
+lost in the rounding of the loss itself."""
+
+VANISHING_RATIO = 1e-6
+"""Root-mean-square gradient of the median early layer (first half), relative to the last layer's.
+Healthy networks lie between 1e-2 and 1e2; at 1e-6 the early layers of a network under plain
+gradient descent stand still for all of a training."""
+
+EXPLODING_RATIO = 1e4
+"""Norm of the whole gradient relative to the median of the samples before, in each of
+`CONSECUTIVE` samples and growing. Batches differ by a factor of ten at most."""
+
+EXPLODING_LOSS = 1e3
+"""Loss of a step relative to the first one's. On encoded targets the first loss is of order one,
+what a constant gives; a network a thousand times worse than a constant does not come back in the
+length of a trial."""
+
+HISTORY = 64
+"""Samples that are remembered for the median norm."""
+
+SEVERITY: tuple[Verdict, ...] = ("healthy", "vanishing", "exploding", "dead")
+
+Vector = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Gradients of one step.
+
+    Attributes:
+        loss: Of that step.
+        gradient_rms: (n_layers,), root mean square of the components.
+        elasticity: (n_layers,), |g| |w| / loss.
+        norm: Of the whole gradient.
+    """
+
+    loss: float
+    gradient_rms: Vector
+    elasticity: Vector
+    norm: float
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether loss or gradient is NaN or infinite."""
+        return not (math.isfinite(self.loss) and math.isfinite(self.norm))
+
+    @property
+    def is_vanishing(self) -> bool:
+        """Whether this sample alone looks vanishing."""
+        if float(np.median(self.elasticity)) < VANISHING_ELASTICITY:
+            return True
+        early = self.gradient_rms[: max(1, len(self.gradient_rms) // 2)]
+        return float(np.median(early)) < VANISHING_RATIO * float(self.gradient_rms[-1])
+
+
+def _is_exploding(samples: Sequence[Sample], first_loss: float) -> bool:
+    recent = samples[-CONSECUTIVE:]
+    if min(sample.loss for sample in recent) > EXPLODING_LOSS * first_loss:
+        return True
+    before = [sample.norm for sample in samples[:-CONSECUTIVE]]
+    if not before:
+        return False
+    norms = np.array([sample.norm for sample in recent])
+    usual = float(np.median(before))
+    return bool(norms.min() > EXPLODING_RATIO * usual and np.all(np.diff(norms) > 0))
+
+
+def judge(samples: Sequence[Sample], first_loss: float) -> Verdict:
+    """The verdict after the latest sample.
+
+    Args:
+        samples: In order, the latest last; some of the earliest may be missing.
+        first_loss: Loss of the training's first sample.
+
+    Returns:
+        `dead` if the latest sample holds NaN or inf, `exploding` or `vanishing` if the latest
+        `CONSECUTIVE` ones agree on it, else `healthy`.
+    """
+    if samples and samples[-1].is_dead:
+        return "dead"
+    if len(samples) < CONSECUTIVE:
+        return "healthy"
+    if _is_exploding(samples, first_loss):
+        return "exploding"
+    if all(sample.is_vanishing for sample in samples[-CONSECUTIVE:]):
+        return "vanishing"
+    return "healthy"
+
+
+def worse(one: Verdict, other: Verdict) -> Verdict:
+    """The more serious of two verdicts.
+
+    Args:
+        one: A verdict.
+        other: Another.
+
+    Returns:
+        The later in healthy, vanishing, exploding, dead.
+    """
+    return max(one, other, key=SEVERITY.index)
