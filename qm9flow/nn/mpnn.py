@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qm9flow.config import MPNNConfig
-from qm9flow.elements import MAX_NUMBER
+from qm9flow.elements import MAX_NUMBER, NUMBERS
 from qm9flow.nn.contract import Network
+from qm9flow.nn.messages import sum_messages
 from qm9flow.nn.pairs import pair_distances, pair_mask
 from qm9flow.nn.radial import Edges
 from qm9flow.nn.readout import Readout
@@ -55,27 +56,28 @@ class EdgeConv(nn.Module):
         self.bias = nn.Parameter(torch.empty(hidden))
         initialise_conv(self.nn, self.lin.weight, self.bias)
 
-    def forward(self, hidden: Tensor, edges: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, edges: Tensor, basis: Tensor | None = None) -> Tensor:
         """Pass messages once.
 
         Args:
-            hidden: (B, N, h).
-            edges: (B, N, N, R + 1), as from `Edges`, symmetric in the two atoms.
+            hidden: (B, N, h), or (B, N, c) with a basis.
+            edges: (B, N, N, R + 1), as from `Edges`, sender first.
+            basis: (c, h): the hidden values are `hidden @ basis`, and with c < h it is cheaper
+                not to multiply them out.
 
         Returns:
             (B, N, h), before any activation.
         """
-        B, N, h = hidden.shape
         first, last = dense_layers(self.nn)
-        K = self.edge_width + 1  # B is one more A_k, whose phi_k is the envelope
+        K, h = self.edge_width + 1, self.hidden  # B is one more A_k, its phi_k the envelope
         rows = torch.cat([first.weight, first.bias[:, None]], dim=1)  # (K - 1, R + 1)
-        keep = F.pad(torch.ones_like(rows[:1, :1]), (rows.shape[1] - 1, 0))  # (1, R + 1)
-        phi = F.relu(edges @ torch.cat([rows, keep]).t())  # (B, N, N, K)
-        matrices = torch.cat([last.weight, last.bias[:, None]], dim=1).t()  # (K, h * h)
-        # Symmetric, so the first atom may be the sender: its axis is summed over.
-        sums = phi.view(B, N, N * K).transpose(1, 2) @ hidden  # (B, N * K, h)
-        messages = sums.view(B * N, K * h) @ matrices.reshape(K * h, h)  # (B * N, h)
-        return messages.view(B, N, h) + self.lin(hidden) + self.bias
+        constant = F.pad(rows.new_ones(1, 1), (rows.shape[1] - 1, 0))  # (1, R + 1)
+        matrices = torch.cat([last.weight.t(), last.bias[None]]).view(K, h, h)
+        root = self.lin.weight.t()  # (h, h)
+        if basis is not None:
+            matrices, root = basis @ matrices, basis @ root  # (K, c, h), (c, h)
+        messages = sum_messages(edges, hidden, torch.cat([rows, constant]), matrices)
+        return messages + hidden @ root + self.bias  # (B, N, h)
 
 
 def dense_layers(edge_network: nn.Sequential) -> tuple[nn.Linear, nn.Linear]:
@@ -114,6 +116,8 @@ def initialise_conv(edge_network: nn.Sequential, root: Tensor, bias: Tensor) -> 
 class MPNN(Network):
     """Embedded elements, rounds of messages with ReLU, dense layers, sum or mean over atoms."""
 
+    elements: Tensor
+
     def __init__(self, config: MPNNConfig, targets: Sequence[str]) -> None:
         """Make the network, with initial weights from torch's global generator.
 
@@ -123,6 +127,7 @@ class MPNN(Network):
         """
         super().__init__()
         self.targets = tuple(targets)
+        self.register_buffer("elements", torch.tensor(NUMBERS), persistent=False)
         self.embedding = nn.Embedding(MAX_NUMBER + 1, config.hidden, padding_idx=0)
         self.edges = Edges(config.radial, config.cutoff_angstrom)
         self.convs = nn.ModuleList(
@@ -144,8 +149,10 @@ class MPNN(Network):
         atoms = numbers > 0
         pairs = pair_mask(atoms)
         edges = self.edges(pair_distances(positions, pairs), pairs)  # (B, N, N, R + 1)
-        hidden = self.embedding(numbers)  # (B, N, h)
+        elements = (numbers[..., None] == self.elements).to(edges.dtype)  # (B, N, 5), one-hot
+        hidden, basis = elements, self.embedding(self.elements)
         for conv in self.convs:
-            hidden = F.relu(conv(hidden, edges))
+            hidden = F.relu(conv(hidden, edges, basis))  # (B, N, h)
+            basis = None
         encoded: Tensor = self.readout(hidden, atoms)
         return encoded
