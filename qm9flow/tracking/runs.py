@@ -21,6 +21,9 @@ from qm9flow.tracking.stores import Stores, connect, find_experiment, store_erro
 PAGE = 1000
 """Runs asked for at a time; MLflow returns no more than that without saying so."""
 
+TAG_LENGTH = 8000
+"""Characters that MLflow takes in a tag."""
+
 TAG_KIND = "kind"
 TAG_STUDY = "study"
 TAG_TRIAL = "trial"

@@ -20,7 +20,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from qm9flow.errors import ConfigError, TrackingError
+from qm9flow import locations
+from qm9flow.errors import TrackingError
 
 DEFAULT_EXPERIMENT_ID = "0"
 """MLflow's experiment "Default"."""
@@ -72,25 +73,24 @@ def folder_name(study_name: str) -> str:
 
 
 def sqlite_path(url: str) -> Path | None:
-    """The file of an SQLite address.
+    """The file of an SQLite database.
 
     Args:
-        url: A database URL.
+        url: A database URL, driver and options allowed.
 
     Returns:
-        Its path as written (perhaps relative), None if the URL names another kind of store.
+        Its path as written (perhaps relative); None for other databases and one in memory.
     """
-    match = re.match(r"sqlite(?:\+\w+)?:///([^?]*)", url)
-    return Path(match.group(1)) if match and match.group(1) else None
+    match = re.fullmatch(r"sqlite(?:\+\w+)?:///([^:?][^?]*)(?:\?.*)?", url)
+    return Path(match[1]) if match else None
 
 
-def _absolute_sqlite(url: str, folder: Path) -> str:
+def _absolute(url: str, caller: Path) -> str:
     path = sqlite_path(url)
     if path is None or path.is_absolute():
         return url
-    head, tail = url.split(":///", 1)
-    query = f"?{tail.split('?', 1)[1]}" if "?" in tail else ""
-    return f"{head}:///{(folder / path).as_posix()}{query}"
+    folder = caller if "MLFLOW_RUN_ID" in os.environ else Path.cwd()
+    return url.replace(f":///{path}", f":///{folder / path}", 1)
 
 
 def resolve_stores(storage: str | None = None) -> Stores:
@@ -104,26 +104,13 @@ def resolve_stores(storage: str | None = None) -> Stores:
         The addresses, all absolute.
 
     Raises:
-        ConfigError: `MLFLOW_TRACKING_URI` names a folder, which MLflow no longer writes to.
+        ConfigError: `MLFLOW_TRACKING_URI` is a path, not a URI.
     """
-    here = Path.cwd()
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    if urlsplit(uri).scheme in ("", "file"):
-        raise ConfigError(
-            f"MLFLOW_TRACKING_URI is {uri!r}, a folder; MLflow 3 keeps runs in a database: "
-            "unset it, or set it to something like sqlite:////path/to/mlflow.db or a server's URL"
-        )
-    uri = _absolute_sqlite(uri, here)
-    database = sqlite_path(uri)
-    base = (database.parent if database else here) / "mlruns"
-    caller = base.parent if os.environ.get("MLFLOW_RUN_ID") else here
+    uri = locations.tracking_uri()
+    base = locations.base_folder(uri)
     return Stores(
         tracking_uri=uri,
-        optuna_url=(
-            _absolute_sqlite(storage, caller)
-            if storage
-            else f"sqlite:///{(base / 'optuna.db').as_posix()}"
-        ),
+        optuna_url=_absolute(storage or f"sqlite:///{base}/optuna.db", base.parent),
         tensorboard_dir=base / "tensorboard",
         state_dir=base / "state",
     )

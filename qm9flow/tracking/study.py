@@ -1,8 +1,6 @@
 """The study's parent run, and the nested runs of its trials."""
 
-import getpass
 import json
-import logging
 import os
 import tempfile
 import time
@@ -12,9 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import DatasetInput, Metric, Run, RunTag
 from mlflow.utils.mlflow_tags import (
-    MLFLOW_GIT_COMMIT,
     MLFLOW_LOGGED_ARTIFACTS,
     MLFLOW_PARENT_RUN_ID,
     MLFLOW_RUN_NAME,
@@ -23,16 +20,16 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
-from qm9flow.properties import PROPERTIES
 from qm9flow.tracking import provenance, tables
 from qm9flow.tracking.calls import StoreCalls
+from qm9flow.tracking.describe import common_tags, dataset_input, flatten, parameters_of
 from qm9flow.tracking.runs import (
     CONFIG_FILE,
     MODEL_FOLDER,
     TAG_KIND,
+    TAG_LENGTH,
     TAG_RESUMES,
     TAG_STATE,
-    TAG_STUDY,
     TAG_SUPERSEDED,
     TAG_TRIAL,
     delete_artifacts,
@@ -42,52 +39,7 @@ from qm9flow.tracking.runs import (
 from qm9flow.tracking.stores import Stores, connect, find_experiment, store_errors
 from qm9flow.tracking.trial import TrialState, TrialTracker, log_heat_map, run_name
 
-logger = logging.getLogger(__name__)
-
 StudyStatus = Literal["FINISHED", "FAILED", "KILLED"]
-
-_BATCH = 100
-"""Parameters or tags that MLflow takes at a time."""
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, names joined by dots.
-
-    Args:
-        values: Plain values and tables of them.
-        prefix: Put before each name.
-
-    Returns:
-        Plain values by their full names.
-    """
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
-def _parameters(values: Mapping[str, Any]) -> list[Param]:
-    return [
-        Param(name, "none" if value is None else str(value))
-        for name, value in flatten(values).items()
-    ]
-
-
-def _common_tags(study_name: str) -> dict[str, str]:
-    """What all runs of a study share: units, origin."""
-    tags = {f"unit.{item.name}": item.unit for item in PROPERTIES}
-    tags |= {TAG_STUDY: study_name, MLFLOW_SOURCE_NAME: "qm9flow", MLFLOW_SOURCE_TYPE: "LOCAL"}
-    try:
-        tags[MLFLOW_USER] = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        tags[MLFLOW_USER] = "unknown"
-    commit = provenance.git_commit()
-    if commit:
-        tags |= {MLFLOW_GIT_COMMIT: commit.removesuffix("-dirty"), "git_commit": commit}
-    return tags
 
 
 class StudyTracker:
@@ -124,7 +76,7 @@ class StudyTracker:
         self._client = client
         self._stores = stores
         self._calls = StoreCalls(patience_seconds)
-        self._tags = _common_tags(study_name)
+        self._tags = common_tags(study_name)
         self._dataset: list[DatasetInput] = []
         self._is_finished = False
 
@@ -189,7 +141,7 @@ class StudyTracker:
         tags |= {f"version.{k}": v for k, v in provenance.versions().items()}
         tags |= {f"hardware.{k}": v for k, v in provenance.hardware().items()}
         self.set_tags(tags)
-        parameters = _parameters({"cfg": config})
+        parameters = parameters_of({"cfg": config})
         self._calls.attempt(
             "log the configuration",
             lambda: self._client.log_batch(self.parent_run_id, params=parameters),
@@ -289,7 +241,7 @@ class StudyTracker:
             TAG_TRIAL: str(number),
             TAG_STATE: "running",
         }
-        all_tags |= {name: str(value)[:8000] for name, value in tags.items()}
+        all_tags |= {name: str(value)[:TAG_LENGTH] for name, value in tags.items()}
         run = self._client.create_run(self.experiment_id, tags=all_tags, run_name=run_name(number))
         return str(run.info.run_id)
 
@@ -300,7 +252,7 @@ class StudyTracker:
         parameters: Mapping[str, Any],
         config: Mapping[str, Any] | None,
     ) -> None:
-        entities = _parameters(parameters)
+        entities = parameters_of(parameters)
         self._calls.attempt(
             f"log the parameters of {run_name(number)}",
             lambda: self._client.log_batch(run_id, params=entities),
@@ -363,7 +315,7 @@ class StudyTracker:
         Args:
             tags: Names and values; values are written as text.
         """
-        entities = [RunTag(name, str(value)[:8000]) for name, value in tags.items()]
+        entities = [RunTag(name, str(value)[:TAG_LENGTH]) for name, value in tags.items()]
         with self._calls.timed():
             self._calls.attempt(
                 "set tags of the study",
@@ -431,18 +383,15 @@ class StudyTracker:
             split_digest: Its hash.
             sizes: Molecules used for each purpose (`train`, `validation`).
         """
-        columns = [{"type": "double", "name": p.name, "required": True} for p in PROPERTIES]
-        dataset = Dataset(
-            name="QM9",
-            digest=digest[:36],  # all that MLflow's column takes
-            source_type="code",
-            source=json.dumps({"tags": {"mlflow.source.name": "qm9pack==1.0.3"}}),
-            schema=json.dumps({"mlflow_colspec": columns}),
-            profile=json.dumps({"num_rows": molecules, "digest": digest}),
-        )
-        tags = {"mlflow.data.context": "training", "split": split, "split_digest": split_digest}
-        tags |= {f"molecules_{name}": str(count) for name, count in (sizes or {}).items()}
-        self._dataset = [DatasetInput(dataset, [InputTag(k, v) for k, v in tags.items()])]
+        self._dataset = [
+            dataset_input(
+                digest=digest,
+                molecules=molecules,
+                split=split,
+                split_digest=split_digest,
+                sizes=sizes or {},
+            )
+        ]
         with self._calls.timed():
             self._calls.attempt(
                 "log the data",

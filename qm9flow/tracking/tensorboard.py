@@ -56,6 +56,7 @@ class TensorBoardFile:
         stamp = f"{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self._file = (folder / f"events.out.tfevents.{stamp}").open("xb")
         self._writer = RecordWriter(self._file)
+        self._is_described = False
         self._write(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
         if purge_step is not None:
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
@@ -76,8 +77,10 @@ class TensorBoardFile:
         ]
         gradients = record.event.gradients
         if gradients is not None:
+            note = None if self._is_described else _HISTOGRAM_NOTE
+            self._is_described = True
             values += [
-                _histogram(f"gradients/{layer}", counts)
+                _histogram(f"gradients/{layer}", counts, note)
                 for layer, counts in zip(gradients.layers, gradients.histogram, strict=True)
             ]
         self._summary(values, record.event.epoch, record.time_ms / 1000)
@@ -139,7 +142,9 @@ class TensorBoardFile:
         self._writer.close()
 
 
-def _histogram(tag: str, counts: npt.NDArray[np.int64]) -> summary_pb2.Summary.Value:
+def _histogram(
+    tag: str, counts: npt.NDArray[np.int64], note: str | None
+) -> summary_pb2.Summary.Value:
     """Counts over `HISTOGRAM_EDGES` as TensorBoard keeps a histogram: (left, right, count) rows."""
     filled = np.flatnonzero(counts)
     first, last = (filled[0], filled[-1] + 1) if filled.size else (0, 1)
@@ -150,9 +155,7 @@ def _histogram(tag: str, counts: npt.NDArray[np.int64]) -> summary_pb2.Summary.V
     shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=n) for n in rows.shape])
     return summary_pb2.Summary.Value(
         tag=tag,
-        metadata=histogram_metadata.create_summary_metadata(
-            display_name=None, description=_HISTOGRAM_NOTE
-        ),
+        metadata=histogram_metadata.create_summary_metadata(display_name=None, description=note),
         tensor=tensor_pb2.TensorProto(
             dtype=types_pb2.DT_FLOAT, tensor_shape=shape, tensor_content=rows.tobytes()
         ),

@@ -20,6 +20,7 @@ from qm9flow.tracking.runs import (
     GRADIENTS_FILE,
     HEAT_MAP_FILE,
     MODEL_FOLDER,
+    TAG_LENGTH,
     TAG_STATE,
     delete_artifacts,
     fetch_gradients,
@@ -36,8 +37,8 @@ TrialState = Literal["complete", "pruned", "failed", "interrupted"]
 FLUSH_SECONDS = 10.0
 """Metrics wait no longer than this before they are sent (or one epoch, if that is longer)."""
 
-METRICS_A_BATCH = 1000
-"""MLflow refuses more."""
+METRICS_A_BATCH = 900
+"""MLflow takes 1000 metrics and tags together."""
 
 STATUS: dict[TrialState, str] = {
     "complete": "FINISHED",
@@ -49,6 +50,10 @@ STATUS: dict[TrialState, str] = {
 
 _COMPARED = ("val/score", "train/loss", "train/molecules_per_second")
 """Metrics whose best-epoch values go to TensorBoard too; MLflow has them all."""
+
+
+def _tags(tags: Mapping[str, object]) -> list[RunTag]:
+    return [RunTag(name, str(value)[:TAG_LENGTH]) for name, value in tags.items()]
 
 
 def trial_folder(number: int) -> str:
@@ -194,13 +199,14 @@ class TrialTracker:
                 ]
             )
 
-    def _flush(self) -> bool:
+    def _flush(self, closing_tags: Mapping[str, object] | None = None) -> bool:
         """Send what is queued; what the store does not take stays queued."""
+        tags = _tags(closing_tags or {})
         self._last_flush = time.monotonic()
         self._to_tensorboard(lambda file: file.flush())
         if not self.run_id:
             return False
-        while self._pending:
+        while self._pending or tags:
             batch: list[Metric] = []
             taken = 0
             for group in self._pending:
@@ -210,10 +216,11 @@ class TrialTracker:
                 taken += 1
             if not self._calls.attempt(
                 f"log metrics of {run_name(self.number)}",
-                partial(self._client.log_batch, self.run_id, metrics=batch),
+                partial(self._client.log_batch, self.run_id, metrics=batch, tags=tags),
             ):
                 return False
             del self._pending[:taken]
+            tags = []
         return True
 
     def _to_tensorboard(self, write: Any) -> None:
@@ -227,15 +234,12 @@ class TrialTracker:
         Args:
             tags: Names and values; values are written as text.
         """
-        with self._timed():
-            self._set_tags(tags)
-
-    def _set_tags(self, tags: Mapping[str, object]) -> bool:
-        entities = [RunTag(name, str(value)[:8000]) for name, value in tags.items()]
-        return bool(self.run_id) and self._calls.attempt(
-            f"set tags of {run_name(self.number)}",
-            lambda: self._client.log_batch(self.run_id, tags=entities),
-        )
+        if self.run_id:
+            with self._timed():
+                self._calls.attempt(
+                    f"set tags of {run_name(self.number)}",
+                    lambda: self._client.log_batch(self.run_id, tags=_tags(tags)),
+                )
 
     def save_model(self, weights: bytes, config: Mapping[str, Any]) -> None:
         """Keep the trial's network as an artifact, without pickle.
@@ -284,8 +288,7 @@ class TrialTracker:
             best_epoch, best = self._best()
             kept = self._upload_gradients(state)
             self._queue_best(state, best_epoch, best)
-            kept = self._flush() and kept
-            kept = self._set_tags(self._closing_tags(state, reason)) and kept
+            kept = self._flush(self._closing_tags(state, reason)) and kept
             if self.run_id:
                 ended = self._calls.attempt(
                     f"end {run_name(self.number)}",
