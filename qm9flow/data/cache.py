@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 
 _STALE_SECONDS = 3600.0
-_REBUILD = "make it anew with `qm9flow data prepare --force`"
+REBUILD = "make it anew with `qm9flow data prepare --force`"
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -57,7 +58,24 @@ def array_hash(array: npt.NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def write(folder: Path, arrays: Arrays, facts: dict[str, Any]) -> None:
+def require_writable(folder: Path) -> None:
+    """Find out before the work is done whether its result can be kept.
+
+    Args:
+        folder: What is to be written.
+
+    Raises:
+        CacheError: The place cannot be written, or holds something else.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent)).rmdir()
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    _refuse_foreign(folder)
+
+
+def write(folder: Path, arrays: Arrays, facts: dict[str, Any], replace: bool = False) -> None:
     """Write a folder, completely or not at all.
 
     Args:
@@ -65,9 +83,10 @@ def write(folder: Path, arrays: Arrays, facts: dict[str, Any]) -> None:
             left as it is; a damaged one is replaced.
         arrays: What to write.
         facts: What else the manifest says, as JSON values.
+        replace: Replace a good one too.
 
     Raises:
-        CacheError: The place cannot be written.
+        CacheError: The place cannot be written, or holds something else.
     """
     temporary = None
     try:
@@ -75,12 +94,9 @@ def write(folder: Path, arrays: Arrays, facts: dict[str, Any]) -> None:
         _remove_stale(folder)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         _fill(temporary, arrays, facts)
-        _move_into_place(temporary, folder)
+        _move_into_place(temporary, folder, replace)
     except OSError as error:
-        raise CacheError(
-            f"cannot write the cache {folder}: {error}; free space there or name another folder in "
-            "the environment variable QM9FLOW_CACHE"
-        ) from error
+        raise _unwritable(folder, error) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -112,7 +128,7 @@ def read(folder: Path) -> tuple[Arrays, dict[str, Any]]:
             if list(array.shape) != entry["shape"] or array.dtype.str != entry["dtype"]:
                 raise ValueError(f"{array.dtype} {array.shape} instead of {entry}")
         except (OSError, ValueError, EOFError) as error:
-            raise CacheError(f"the cache's file {path} is damaged ({error}): {_REBUILD}") from error
+            raise CacheError(f"the cache's file {path} is damaged ({error}): {REBUILD}") from error
         arrays[name] = array
     return arrays, manifest
 
@@ -131,7 +147,7 @@ def verify(folder: Path) -> None:
     for name, entry in manifest["arrays"].items():
         path = folder / f"{name}.npy"
         if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
-            raise CacheError(f"the cache's file {path} does not have its SHA-256: {_REBUILD}")
+            raise CacheError(f"the cache's file {path} does not have its SHA-256: {REBUILD}")
 
 
 def _fill(folder: Path, arrays: Arrays, facts: dict[str, Any]) -> None:
@@ -153,20 +169,46 @@ def _fill(folder: Path, arrays: Arrays, facts: dict[str, Any]) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
 
-def _move_into_place(temporary: Path, folder: Path) -> None:
+def _unwritable(folder: Path, error: OSError) -> CacheError:
+    return CacheError(
+        f"cannot write the cache {folder}: {error}; free space there or name another folder in "
+        "the environment variable QM9FLOW_CACHE"
+    )
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Never replace what is not a cache."""
+    if folder.exists() and not folder.is_dir():
+        raise CacheError(f"the cache {folder} is to be a folder, but is a file: move it away")
+    foreign = [
+        path.name
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if path.suffix != ".npy" and path.name != MANIFEST
+    ]
+    if foreign:
+        raise CacheError(
+            f"the folder {folder} is to be QM9's cache, but holds {foreign[0]}: move it away or "
+            "name another folder in the environment variable QM9FLOW_CACHE"
+        )
+
+
+def _move_into_place(temporary: Path, folder: Path, replace: bool) -> None:
     temporary.chmod(0o755)
-    try:
-        temporary.rename(folder)
-        return
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise
-    if _is_good(folder):
-        return
-    discarded = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    folder.rename(discarded / "old")
-    shutil.rmtree(discarded, ignore_errors=True)
-    _move_into_place(temporary, folder)
+    while True:
+        try:
+            temporary.rename(folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            return
+        if not replace and _is_good(folder):
+            return
+        _refuse_foreign(folder)
+        discarded = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        with suppress(FileNotFoundError):  # another process was quicker
+            folder.rename(discarded / "old")
+        shutil.rmtree(discarded, ignore_errors=True)
 
 
 def _is_good(folder: Path) -> bool:
@@ -180,8 +222,9 @@ def _is_good(folder: Path) -> bool:
 def _remove_stale(folder: Path) -> None:
     """What killed writers left behind long ago."""
     for path in folder.parent.glob(f".{folder.name}.*"):
-        if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process was quicker
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -192,7 +235,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         entries = manifest["arrays"].values()
         is_complete = all({"bytes", "shape", "dtype", "sha256"} <= set(e) for e in entries)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CacheError(f"the cache's manifest {path} is damaged ({error}): {_REBUILD}") from error
+        raise CacheError(f"the cache's manifest {path} is damaged ({error}): {REBUILD}") from error
     if found != FORMAT or not is_complete:
-        raise CacheError(f"the cache {folder} has format {found}, not {FORMAT}: {_REBUILD}")
+        raise CacheError(f"the cache {folder} has format {found}, not {FORMAT}: {REBUILD}")
     return dict(manifest)

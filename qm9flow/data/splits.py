@@ -20,6 +20,7 @@ from qm9flow.errors import ConfigError, DataError
 
 Indices = npt.NDArray[np.int64]
 
+SPLITS: tuple[SplitName, ...] = ("standard", "seed")
 MIN_MOLECULES = 20
 _STANDARD_TRAIN, _STANDARD_VALIDATION = 110_000, 10_000
 
@@ -97,7 +98,7 @@ def make_split(name: SplitName, n_molecules: int = N_MOLECULES, seed: int = 0) -
     if name == "standard":
         return Split(name, seed, train, validation, test)
     if name != "seed":
-        raise ConfigError(f"unknown split {name!r}; the splits are standard and seed")
+        raise ConfigError(f"unknown split {name!r}; the splits are {', '.join(SPLITS)}")
     n_train = n_molecules * 7 // 10
     n_validation = (n_molecules - n_train) // 2
     rest = train[n_train:]

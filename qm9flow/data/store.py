@@ -208,19 +208,24 @@ def load_dataset(cache: Path | None = None) -> Dataset:
     folder = (cache or cache_dir()) / _FOLDER
     arrays, manifest = columns.read(folder)
     if manifest.get("tables") != source.TABLES or "digest" not in manifest:
-        raise CacheError(f"the cache {folder} was made from other tables")
+        raise CacheError(f"the cache {folder} was made from other tables: {columns.REBUILD}")
     try:
         return Dataset(digest=manifest["digest"], folder=folder, **arrays)
     except TypeError as error:
-        raise CacheError(f"the cache {folder} holds other arrays: {error}") from error
+        raise CacheError(
+            f"the cache {folder} holds other arrays ({error}): {columns.REBUILD}"
+        ) from error
 
 
-def prepare(cache: Path | None = None, progress: Progress | None = None) -> Dataset:
+def prepare(
+    cache: Path | None = None, progress: Progress | None = None, replace: bool = False
+) -> Dataset:
     """Make the cache from the tables, over a damaged one if there is one.
 
     Args:
         cache: Folder to keep it in; None means `cache_dir()`.
         progress: Called while it is prepared.
+        replace: Replace a good one too.
 
     Returns:
         All molecules, memory-mapped.
@@ -231,15 +236,39 @@ def prepare(cache: Path | None = None, progress: Progress | None = None) -> Data
         CacheError: The cache cannot be written.
     """
     folder = (cache or cache_dir()) / _FOLDER
+    columns.require_writable(folder)
     arrays = _arrays(source.read_records(source.find_tables(), progress))
     if progress is not None:
         progress(f"writing {folder}", 0, 1)
     hashes = {name: columns.array_hash(arrays[name]) for name in arrays if name not in _COMPUTED}
     facts = {"digest": columns.content_digest(hashes), "tables": source.TABLES}
-    columns.write(folder, arrays, facts)
+    columns.write(folder, arrays, facts, replace)
     if progress is not None:
         progress(f"writing {folder}", 1, 1)
     return load_dataset(folder.parent)
+
+
+def verify(cache: Path | None = None) -> Dataset:
+    """QM9 as it was prepared, after comparing every byte with the recorded hashes.
+
+    Args:
+        cache: Folder that it is kept in; None means `cache_dir()`.
+
+    Returns:
+        All molecules, memory-mapped.
+
+    Raises:
+        CacheError: It has not been prepared, or is damaged.
+    """
+    folder = (cache or cache_dir()) / _FOLDER
+    try:
+        dataset = load_dataset(folder.parent)
+    except FileNotFoundError as error:
+        raise CacheError(
+            f"there is no cache {folder}: make it with `qm9flow data prepare`"
+        ) from error
+    columns.verify(folder)
+    return dataset
 
 
 def _pointers(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -1,0 +1,117 @@
+"""`qm9flow data`: prepare and describe QM9."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qm9flow.cli.params import json_option
+from qm9flow.cli.progress import progress_bar
+from qm9flow.cli.show import print_json, say
+
+cache_option = click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Folder of the cache, instead of QM9FLOW_CACHE or the user's cache folder.",
+)
+
+
+@click.group()
+def command() -> None:
+    """Prepare and describe QM9.
+
+    \b
+    Example:
+      qm9flow data prepare
+      qm9flow data info --json
+    """
+
+
+@command.command()
+@cache_option
+@click.option("--force", is_flag=True, help="Prepare anew, even over a good cache.")
+@json_option
+def prepare(cache: Path | None, force: bool, as_json: bool) -> None:
+    """Read QM9's tables once into a cache that opens at once.
+
+    \b
+    Example:
+      qm9flow data prepare --force
+    """
+    from qm9flow.data import store
+
+    with progress_bar() as progress:
+        if force:
+            dataset = store.prepare(cache, progress, replace=True)
+        else:
+            dataset = store.open_dataset(cache, progress)
+    facts = {
+        "molecules": len(dataset),
+        "digest": dataset.digest,
+        "folder": str(dataset.folder),
+    }
+    if as_json:
+        print_json(facts)
+    else:
+        say(f"{len(dataset):,} molecules in {dataset.folder}\ndigest {dataset.digest}")
+
+
+@command.command()
+@cache_option
+@click.option(
+    "--split-seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of the splits that are shown.",
+)
+@click.option("--verify", is_flag=True, help="Compare every byte of the cache with its hashes.")
+@json_option
+def info(cache: Path | None, split_seed: int, verify: bool, as_json: bool) -> None:
+    """Counts, units, ranges, splits, citation and licence.
+
+    \b
+    Example:
+      qm9flow data info --verify
+    """
+    from qm9flow.data import store
+    from qm9flow.data.describe import describe
+
+    with progress_bar() as progress:
+        dataset = store.verify(cache) if verify else store.open_dataset(cache, progress)
+    facts = describe(dataset, split_seed)
+    if as_json:
+        print_json({**facts, "verified": verify})
+        return
+    say("\n".join(_lines(facts)))
+    if verify:
+        say("\nEvery file of the cache has its SHA-256.")
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    sizes = facts["sizes"]
+    lines = [
+        f"QM9: {facts['molecules']:,} molecules, {facts['atoms']:,} atoms "
+        f"({sizes['smallest']} to {sizes['largest']} a molecule, {sizes['mean']:.1f} on average)",
+        f"cache   {facts['folder']} ({facts['bytes'] / 1e6:.0f} MB)",
+        f"digest  {facts['digest']}",
+        "",
+        f"{'element':10}{'atoms':>12}{'molecules':>12}",
+    ]
+    for symbol, entry in facts["elements"].items():
+        lines.append(f"{symbol:10}{entry['atoms']:12,}{entry['molecules']:12,}")
+    header = f"{'target':10}{'unit':13}{'minimum':>12}{'mean':>12}{'maximum':>14}{'std':>12}"
+    lines += ["", f"{header}  what"]
+    for name, entry in facts["targets"].items():
+        lines.append(
+            f"{name:10}{entry['unit']:13}{entry['minimum']:12.4f}{entry['mean']:12.4f}"
+            f"{entry['maximum']:14.4f}{entry['standard_deviation']:12.4f}  {entry['description']}"
+        )
+    lines += ["", f"{'split':10}{'train':>9}{'validation':>12}{'test':>9}  seed  SHA-256"]
+    for name, entry in facts["splits"].items():
+        lines.append(
+            f"{name:10}{entry['train']:9,}{entry['validation']:12,}{entry['test']:9,}"
+            f"  {entry['seed']:4}  {entry['digest']}"
+        )
+    return [*lines, "", facts["citation"], facts["licence"]]
