@@ -1,0 +1,304 @@
+"""From a SMILES or a mol block to atoms in space, by RDKit, in this process.
+
+RDKit can take for ever, or crash, on odd input. So nothing in a service calls this module:
+`qm9flow.molecules.pool` runs it in processes that can be killed.
+
+Sources: ETKDGv3, S. Wang, J. Witek, G. A. Landrum, S. Riniker, J. Chem. Inf. Model. 60, 2044
+(2020); MMFF94, T. A. Halgren, J. Comput. Chem. 17, 490 (1996); UFF, A. K. Rappe et al., J. Am.
+Chem. Soc. 114, 10024 (1992).
+"""
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from rdkit import Chem, DistanceGeometry, rdBase
+from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
+from rdkit.Geometry import Point3D
+
+from qm9flow.elements import ELEMENTS, NUMBER_OF
+from qm9flow.errors import (
+    ChargedError,
+    ConformerError,
+    EmptyMoleculeError,
+    InvalidSmilesError,
+    MoleculeError,
+    TooLargeError,
+    UnsupportedElementError,
+)
+from qm9flow.molecules.molecule import Geometry, Molecule, validate
+
+SEED = 61453
+"""Of the distance geometry: the same SMILES gives the same positions, always."""
+
+FORCE_FIELD_STEPS = 2000
+"""Most steps of the force field; QM9's molecules need some tens to hundreds."""
+
+BARE_ATTEMPTS = 8
+"""Starts of the last resort, bare distance geometry; the lowest energy is kept."""
+
+_ISOTOPES = {element.number: round(element.mass_u) for element in ELEMENTS}
+_SYMBOLS = ", ".join(NUMBER_OF)
+
+
+def smiles_to_molecule(text: str, max_atoms: int) -> Molecule:
+    """A molecule from a SMILES: explicit hydrogens, ETKDGv3, MMFF94.
+
+    One conformer, whichever the fixed seed gives: not the lowest one. Centres without a stated
+    handedness get one of the two.
+
+    Args:
+        text: A SMILES of one molecule without net charge, no name behind it.
+        max_atoms: Most atoms allowed, hydrogens included.
+
+    Returns:
+        The molecule, `geometry` "smiles".
+
+    Raises:
+        InvalidSmilesError: The text is no SMILES, breaks valence rules, leaves electrons unpaired
+            or holds several molecules.
+        ConformerError: No geometry was found.
+        MoleculeError: What `validate` refuses, or a net charge.
+    """
+    parameters: Any = Chem.SmilesParserParams()  # RDKit's type stubs are wrong about its fields
+    parameters.allowCXSMILES = False
+    parameters.parseName = False
+    with _rdkit_log() as log:
+        graph = Chem.MolFromSmiles(text, parameters)
+        if graph is None:
+            raise _why_not_smiles(text, parameters, log)
+    _refuse_atoms(graph, max_atoms)
+    _refuse_radicals(graph)
+    fragments = len(Chem.GetMolFrags(graph))
+    if fragments > 1:
+        raise InvalidSmilesError(
+            f"the SMILES holds {fragments} separate molecules ('.'): give each one by itself"
+        )
+    graph = Chem.AddHs(graph)
+    _refuse_size(graph, max_atoms)
+    _embed(graph)
+    molecule = _molecule(graph, "smiles", text)
+    validate(molecule, max_atoms)
+    return molecule
+
+
+def mol_block_to_molecule(text: str, geometry: Geometry, max_atoms: int) -> Molecule:
+    """A molecule from a mol block (V2000 or V3000), with its own coordinates.
+
+    Bonds are used only to see whether hydrogens are missing.
+
+    Args:
+        text: One mol block, with coordinates of all atoms, hydrogens included.
+        geometry: Where the coordinates come from.
+        max_atoms: Most atoms allowed.
+
+    Returns:
+        The molecule, named as in the block's first line.
+
+    Raises:
+        EmptyMoleculeError: It cannot be read, is a drawing in two dimensions, or lacks hydrogens.
+        MoleculeError: What `validate` refuses, or a net charge.
+    """
+    with _rdkit_log() as log:
+        graph = Chem.MolFromMolBlock(text, sanitize=False, removeHs=False)
+        if graph is None:
+            raise EmptyMoleculeError(f"not a mol block: {_reason(log.getvalue())}")
+        _refuse_atoms(graph, max_atoms)
+        if _is_drawing(graph, text):
+            raise EmptyMoleculeError(
+                "the mol block is a drawing in two dimensions: give one with 3D coordinates and "
+                "explicit hydrogens, or a SMILES"
+            )
+        _refuse_missing_hydrogens(graph)
+    name = graph.GetProp("_Name") if graph.HasProp("_Name") else ""
+    molecule = _molecule(graph, geometry, name.strip())
+    validate(molecule, max_atoms)
+    return molecule
+
+
+def _is_drawing(graph: Chem.Mol, text: str) -> bool:
+    if not graph.GetNumConformers():
+        return True
+    is_flat = not np.any(graph.GetConformer().GetPositions()[:, 2])
+    return is_flat and text.split("\n")[1][20:22].upper() == "2D"
+
+
+@contextlib.contextmanager
+def _rdkit_log() -> Iterator[io.StringIO]:
+    """RDKit says why it refuses only in its log: read it there."""
+    rdBase.LogToPythonStderr()
+    log, before = io.StringIO(), sys.stderr
+    sys.stderr = log
+    try:
+        yield log
+    finally:
+        sys.stderr = before
+
+
+def _reason(log: str) -> str:
+    """The first line that RDKit logged, without time stamp and without the input."""
+    lines = [re.sub(r"^\[[\d:]+\]\s*", "", line).strip() for line in log.splitlines()]
+    lines = [line for line in lines if line and not set(line) <= set("*^~- ")]
+    first = lines[0] if lines else "RDKit gives no reason"
+    return re.sub(r"( for input:| while parsing:).*", "", first).removeprefix(
+        "SMILES Parse Error: "
+    )
+
+
+def _why_not_smiles(text: str, parameters: Any, log: io.StringIO) -> MoleculeError:
+    """The error for a SMILES that RDKit refuses: its syntax, or the chemistry it describes."""
+    parameters.sanitize = False
+    graph = Chem.MolFromSmiles(text, parameters)
+    if graph is None:
+        reason = _reason(log.getvalue())
+        at = re.search(r"around position (\d+)", log.getvalue())
+        if at and int(at[1]) <= len(text):
+            reason += f" at character {at[1]} ({text[int(at[1]) - 1]!r})"
+        return InvalidSmilesError(f"not a SMILES: {reason}")
+    problems = [problem.Message() for problem in Chem.DetectChemistryProblems(graph)]
+    reason = problems[0] if problems else _reason(log.getvalue())
+    return InvalidSmilesError(f"impossible chemistry: {_count_from_one(reason)}")
+
+
+def _count_from_one(reason: str) -> str:
+    """RDKit counts atoms from 0; everybody else here from 1."""
+    reason = re.sub(r"atom # (\d+) (\w+)", lambda m: f"atom {int(m[1]) + 1} ({m[2]})", reason)
+    head, separator, atoms = reason.partition("Unkekulized atoms:")
+    if separator:
+        counted = ", ".join(str(int(atom) + 1) for atom in atoms.split())
+        return f"the aromatic ring of atoms {counted} has no alternating bonds"
+    return head.strip()
+
+
+def _label(atom: Chem.Atom) -> str:
+    return f"atom {atom.GetIdx() + 1} ({atom.GetSymbol()})"
+
+
+def _refuse_atoms(graph: Chem.Mol, max_atoms: int) -> None:
+    if graph.GetNumAtoms() == 0:
+        raise EmptyMoleculeError("the molecule has no atoms: give at least one")
+    _refuse_size(graph, max_atoms)
+    for atom in graph.GetAtoms():
+        number, isotope = atom.GetAtomicNum(), atom.GetIsotope()
+        if number not in _ISOTOPES:
+            raise UnsupportedElementError(f"{_label(atom)}: QM9 holds only {_SYMBOLS}")
+        if isotope not in (0, _ISOTOPES[number]):
+            raise UnsupportedElementError(
+                f"{_label(atom)} is the isotope of mass {isotope}: QM9 holds only "
+                f"{_ISOTOPES[number]}{atom.GetSymbol()}"
+            )
+    charge = Chem.GetFormalCharge(graph)
+    if charge:
+        ions = [f"{_label(a)} {a.GetFormalCharge():+d}" for a in graph.GetAtoms()]
+        ions = [ion for ion in ions if not ion.endswith("+0")]
+        raise ChargedError(
+            f"the molecule has the net charge {charge:+d} ({', '.join(ions[:5])}): QM9 holds only "
+            "molecules without net charge"
+        )
+
+
+def _refuse_radicals(graph: Chem.Mol) -> None:
+    for atom in graph.GetAtoms():
+        if atom.GetNumRadicalElectrons():
+            raise InvalidSmilesError(
+                f"{_label(atom)} has {atom.GetNumRadicalElectrons()} unpaired electrons: QM9 holds "
+                "only closed shells; add the hydrogens or bonds that are missing"
+            )
+
+
+def _refuse_size(graph: Chem.Mol, max_atoms: int) -> None:
+    if graph.GetNumAtoms() > max_atoms:
+        raise TooLargeError(
+            f"the molecule has {graph.GetNumAtoms()} atoms or more; the limit is {max_atoms}"
+        )
+
+
+def _refuse_missing_hydrogens(graph: Chem.Mol) -> None:
+    whole = Chem.Mol(graph)
+    if Chem.SanitizeMol(whole, catchErrors=True) != Chem.SanitizeFlags.SANITIZE_NONE:
+        whole = Chem.Mol(graph)
+        whole.UpdatePropertyCache(strict=False)
+    lacking = [atom for atom in whole.GetAtoms() if atom.GetTotalNumHs()]
+    if lacking:
+        missing = sum(atom.GetTotalNumHs() for atom in lacking)
+        raise EmptyMoleculeError(
+            f"{missing} hydrogens are missing: {_label(lacking[0])} lacks "
+            f"{lacking[0].GetTotalNumHs()}; give a mol block with explicit hydrogens, or a SMILES"
+        )
+
+
+def _molecule(graph: Chem.Mol, geometry: Geometry, name: str) -> Molecule:
+    numbers = np.array([atom.GetAtomicNum() for atom in graph.GetAtoms()], dtype=np.int64)
+    return Molecule(numbers, graph.GetConformer().GetPositions(), geometry, name)
+
+
+def _embed(graph: Chem.Mol) -> None:
+    """Give the graph one conformer, by the first of three ways that works.
+
+    ETKDGv3's torsion terms and the check of ring centres refuse about one in a hundred of QM9's
+    cages; distance geometry without them finds most of those, and bare distance geometry, cleaned
+    up by the force field, the rest. The last knows no handedness, so it is left out where the
+    SMILES states one.
+    """
+    etkdg: Any = rdDistGeom.ETKDGv3()
+    plain: Any = rdDistGeom.EmbedParameters()
+    for parameters in (etkdg, plain):
+        parameters.randomSeed = SEED
+        if rdDistGeom.EmbedMolecule(graph, parameters) >= 0:
+            _minimise(graph)
+            return
+    if _states_handedness(graph) or not _embed_bare(graph):
+        raise ConformerError(
+            "no geometry found for this SMILES: give a geometry (xyz, or numbers and positions)"
+        )
+
+
+def _states_handedness(graph: Chem.Mol) -> bool:
+    return any(
+        atom.GetChiralTag() != Chem.ChiralType.CHI_UNSPECIFIED for atom in graph.GetAtoms()
+    ) or any(bond.GetStereo() > Chem.BondStereo.STEREOANY for bond in graph.GetBonds())
+
+
+def _embed_bare(graph: Chem.Mol) -> bool:
+    """Distance geometry on the bounds alone, then the force field; keeps the lowest energy."""
+    bounds = rdDistGeom.GetMoleculeBoundsMatrix(graph)
+    best: tuple[float, Chem.Conformer] | None = None
+    for attempt in range(BARE_ATTEMPTS):
+        trial = Chem.Mol(graph)
+        try:
+            points = DistanceGeometry.EmbedBoundsMatrix(bounds, randomSeed=SEED + attempt)
+        except ValueError:  # this start did not converge
+            continue
+        conformer = Chem.Conformer(graph.GetNumAtoms())
+        for index, point in enumerate(points):
+            conformer.SetAtomPosition(index, Point3D(*point))
+        trial.AddConformer(conformer)
+        energy = _minimise(trial)
+        if best is None or energy < best[0]:
+            best = energy, Chem.Conformer(trial.GetConformer())
+    if best is not None:
+        graph.AddConformer(best[1])
+    return best is not None
+
+
+def _minimise(graph: Chem.Mol) -> float:
+    """Relax in MMFF94, or in UFF where MMFF94 knows an atom not; energy in kcal/mol."""
+    if graph.GetNumAtoms() == 1:
+        return 0.0
+    if rdForceFieldHelpers.MMFFHasAllMoleculeParams(graph):
+        properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(graph)
+        field = rdForceFieldHelpers.MMFFGetMoleculeForceField(graph, properties)
+    elif rdForceFieldHelpers.UFFHasAllMoleculeParams(graph):
+        field = rdForceFieldHelpers.UFFGetMoleculeForceField(graph)
+    else:
+        raise ConformerError(
+            "neither MMFF94 nor UFF knows the bonding of this molecule: give a geometry (xyz, or "
+            "numbers and positions)"
+        )
+    field.Initialize()
+    field.Minimize(maxIts=FORCE_FIELD_STEPS)
+    return float(field.CalcEnergy())

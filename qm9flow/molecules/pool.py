@@ -1,0 +1,327 @@
+"""Processes that run RDKit and can be killed.
+
+One molecule that hangs, crashes or eats memory costs its own answer and one process, which is
+started again. Processes are started when first needed, by their own command line rather than by
+`multiprocessing`, so that the caller's main module is never imported a second time, and hold
+neither torch nor the caller's open files.
+"""
+
+import atexit
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+
+import qm9flow
+from qm9flow import errors
+from qm9flow.errors import ConformerError, MoleculeError, MoleculeTimeoutError
+from qm9flow.molecules.molecule import Geometry, Molecule
+
+TIMEOUT_S = 10.0
+"""Seconds for one molecule; QM9's take 0.02 on average, the slowest about one."""
+
+MAX_ATOMS = 200
+"""Most atoms of a molecule, hydrogens included; QM9's largest has 29."""
+
+START_TIMEOUT_S = 120.0
+"""Seconds for a process to start and load RDKit; some tenths on an idle machine."""
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One text to turn into a molecule.
+
+    Attributes:
+        kind: `smiles`, or `sdf` for a mol block.
+        text: The SMILES or the mol block.
+        geometry: Where a mol block's coordinates come from; a SMILES always gives `smiles`.
+    """
+
+    kind: Literal["smiles", "sdf"]
+    text: str
+    geometry: Geometry = "smiles"
+
+
+_BOOT = (
+    "import sys; sys.path.append(sys.argv[1]); from qm9flow.molecules.worker import main; main()"
+)
+"""Finds this package even where it is not installed, without shadowing anything."""
+
+
+class _StoppedError(Exception):
+    """The process ended before it answered."""
+
+
+class _ExpiredError(_StoppedError):
+    """It was killed because it took too long."""
+
+
+class _Alarm:
+    """Kills a process unless called off in time; knows for certain which came first."""
+
+    def __init__(self, process: "subprocess.Popen[str]", timeout_s: float) -> None:
+        self.has_struck = False
+        self._process = process
+        self._lock = threading.Lock()
+        self._is_off = False
+        self._timer = threading.Timer(timeout_s, self._strike)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _strike(self) -> None:
+        with self._lock:
+            if not self._is_off:
+                self.has_struck = True
+                self._process.kill()
+
+    def call_off(self) -> None:
+        """From here on the process is safe, or it is already dead and `has_struck` says so."""
+        with self._lock:
+            self._is_off = True
+        self._timer.cancel()
+
+
+class _Worker:
+    """One process, started when first asked; after a kill, started again when next asked."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def ask(self, payload: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Send a job, wait for its answer, kill the process when that takes too long."""
+        if self._process is None or self._process.poll() is not None:
+            self._start()
+        try:
+            return self._exchange(json.dumps(payload), timeout_s)
+        except _StoppedError:
+            self._discard()
+            raise
+
+    def close(self) -> None:
+        """End the process for good."""
+        with self._lock:
+            self._is_closed = True
+        self._discard()
+
+    def _discard(self) -> None:
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            _dispose(process)
+
+    def _start(self) -> None:
+        self._discard()
+        with self._lock:
+            if self._is_closed:
+                raise _StoppedError
+            self._process = _spawn()
+        self._exchange(None, START_TIMEOUT_S)
+
+    def _exchange(self, line: str | None, timeout_s: float) -> dict[str, Any]:
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            raise _StoppedError
+        alarm, answer = _Alarm(process, timeout_s), ""
+        try:
+            if line is not None:
+                process.stdin.write(line + "\n")
+                process.stdin.flush()
+            answer = process.stdout.readline()
+        except (OSError, ValueError) as error:  # a broken or closed pipe
+            raise (_ExpiredError if alarm.has_struck else _StoppedError) from error
+        finally:
+            alarm.call_off()
+        if alarm.has_struck:
+            raise _ExpiredError
+        if not answer.endswith("\n"):
+            raise _StoppedError
+        parsed: dict[str, Any] = json.loads(answer)
+        return parsed
+
+
+def _spawn() -> "subprocess.Popen[str]":
+    home = str(Path(qm9flow.__file__).resolve().parent.parent)
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", _BOOT, home],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        encoding="ascii",
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,  # Ctrl-C is the caller's business
+    )
+
+
+def _dispose(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            try:
+                pipe.close()
+            except OSError:  # what was not yet written to a dead process is lost, and may be
+                continue
+
+
+class MoleculePool:
+    """Turns SMILES and mol blocks into molecules, in processes that can be killed.
+
+    Safe to use from several threads at a time. A context manager: leaving it ends the processes.
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        timeout_s: float = TIMEOUT_S,
+        max_atoms: int = MAX_ATOMS,
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            workers: Processes at most; none means one for each usable core.
+            timeout_s: Seconds for one molecule.
+            max_atoms: Most atoms of a molecule, hydrogens included.
+        """
+        self.workers = workers or _usable_cores()
+        self.timeout_s = timeout_s
+        self.max_atoms = max_atoms
+        self._all = [_Worker() for _ in range(self.workers)]
+        self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
+        for worker in reversed(self._all):
+            self._idle.put(worker)
+        self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="molecules")
+
+    def build(
+        self,
+        jobs: Sequence[Job],
+        *,
+        budget_s: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[Molecule | MoleculeError]:
+        """Molecules, or the errors that say why there is none, in order.
+
+        Args:
+            jobs: What to build.
+            budget_s: Seconds for all of them together; those not done by then count as timed out.
+                None means no limit beyond each molecule's own.
+            progress: Called with (what, done, total) after each molecule.
+
+        Returns:
+            One entry for each job, in order.
+        """
+        until = None if budget_s is None else time.monotonic() + budget_s
+        futures = [self._threads.submit(self._one, job, until) for job in jobs]
+        try:
+            return _gather(futures, progress)
+        finally:
+            for future in futures:  # after Ctrl-C those not yet begun would still be worked off
+                future.cancel()
+
+    def close(self) -> None:
+        """End all processes now; jobs under way answer with an error."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in self._all:
+            worker.close()
+        self._threads.shutdown(wait=True)
+
+    def __enter__(self) -> "MoleculePool":
+        """Itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def _one(self, job: Job, until: float | None) -> Molecule | MoleculeError:
+        limit = self.timeout_s
+        if until is not None:
+            limit = min(limit, until - time.monotonic())
+        if limit <= 0:
+            return MoleculeTimeoutError("the time for all molecules of this call ran out")
+        payload = {
+            "kind": job.kind,
+            "text": job.text,
+            "geometry": job.geometry,
+            "max_atoms": self.max_atoms,
+            "limit_s": limit,
+        }
+        worker = self._idle.get()
+        try:
+            return _read(worker.ask(payload, limit), job)
+        except _ExpiredError:
+            return MoleculeTimeoutError(
+                f"RDKit took longer than {limit:.3g} s for this molecule: give a geometry instead"
+            )
+        except _StoppedError:
+            return ConformerError("RDKit broke down on this molecule: give a geometry instead")
+        finally:
+            self._idle.put(worker)
+
+
+def _read(answer: dict[str, Any], job: Job) -> Molecule | MoleculeError:
+    if "error" in answer:
+        error: MoleculeError = getattr(errors, answer["error"])(answer["message"])
+        return error
+    numbers = np.array(answer["numbers"], dtype=np.int64)
+    positions = np.array(answer["positions"], dtype=np.float64)
+    geometry: Geometry = "smiles" if job.kind == "smiles" else job.geometry
+    return Molecule(numbers, positions, geometry, answer["name"])
+
+
+def _gather(
+    futures: "Sequence[Future[Molecule | MoleculeError]]", progress: Progress | None
+) -> list[Molecule | MoleculeError]:
+    results: list[Molecule | MoleculeError] = []
+    for done, future in enumerate(futures, start=1):
+        try:
+            results.append(future.result())
+        except CancelledError:
+            results.append(MoleculeTimeoutError("stopped before its turn came"))
+        if progress is not None:
+            progress("molecules", done, len(futures))
+    return results
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+_shared: dict[int, MoleculePool] = {}
+_shared_lock = threading.Lock()
+
+
+def shared_pool() -> MoleculePool:
+    """The pool of this process that single calls use; ends with the process.
+
+    Returns:
+        The pool, with default limits.
+    """
+    with _shared_lock:
+        pool = _shared.get(os.getpid())
+        if pool is None:
+            pool = _shared[os.getpid()] = MoleculePool()
+            atexit.register(pool.close)
+        return pool

@@ -1,0 +1,78 @@
+"""A process that turns SMILES and mol blocks into molecules: JSON lines in, JSON lines out.
+
+Started by `qm9flow.molecules.pool` as `python -m qm9flow.molecules.worker`. It ends when its input
+ends, and ends itself when a job exceeds its limit by far: then whoever should have killed it is
+gone. An error that nobody foresaw ends it too, and the pool reports the molecule.
+"""
+
+import faulthandler
+import json
+import os
+import sys
+from typing import Any, TextIO
+
+from qm9flow.errors import MoleculeError
+from qm9flow.molecules.conformers import mol_block_to_molecule, smiles_to_molecule
+from qm9flow.molecules.molecule import Molecule
+
+MEMORY_BYTES = 4 * 1024**3
+"""Address space of the process: odd input must not take the machine's memory."""
+
+ORPHAN_GRACE_S = 10.0
+"""Seconds beyond a job's limit after which the process ends itself."""
+
+
+def main() -> None:
+    """Answer jobs until the input ends."""
+    _limit_memory()
+    # RDKit's C++ code may print: answers get a copy of the pipe, and the old number is silenced.
+    answers = os.fdopen(os.dup(1), "w", encoding="ascii")
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
+    _send(answers, {"ready": True})
+    for line in sys.stdin:
+        job = json.loads(line)
+        with open(os.devnull, "w") as nowhere:
+            faulthandler.dump_traceback_later(
+                job["limit_s"] + ORPHAN_GRACE_S, exit=True, file=nowhere
+            )
+            answer = _answer(job)
+            faulthandler.cancel_dump_traceback_later()
+        _send(answers, answer)
+
+
+def _limit_memory() -> None:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    limit = MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MEMORY_BYTES, most)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+
+
+def _answer(job: dict[str, Any]) -> dict[str, Any]:
+    try:
+        molecule = _build(job)
+    except MoleculeError as error:
+        return {"error": type(error).__name__, "message": str(error)}
+    return {
+        "numbers": molecule.numbers.tolist(),
+        "positions": molecule.positions.tolist(),
+        "name": molecule.name,
+    }
+
+
+def _build(job: dict[str, Any]) -> Molecule:
+    if job["kind"] == "smiles":
+        return smiles_to_molecule(job["text"], job["max_atoms"])
+    return mol_block_to_molecule(job["text"], job["geometry"], job["max_atoms"])
+
+
+def _send(answers: TextIO, answer: dict[str, Any]) -> None:
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""SMILES become sound geometries; a molecule that hangs or crashes costs only itself."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from qm9flow.data.store import Dataset
+from qm9flow.errors import (
+    ChargedError,
+    ConformerError,
+    EmptyMoleculeError,
+    InvalidSmilesError,
+    MoleculeError,
+    MoleculeTimeoutError,
+    TooLargeError,
+    UnsupportedElementError,
+)
+from qm9flow.molecules import parse, pool
+from qm9flow.molecules.conformers import smiles_to_molecule
+from qm9flow.molecules.molecule import Molecule
+from qm9flow.molecules.pool import Job, MoleculePool
+
+CAGE = "N=C1OC2C3CC12NC3"
+"""One of QM9's molecules that ETKDG and plain distance geometry both give up on."""
+
+HEAVY = "C" + "C1CC2CCC1CC2" * 7
+"""Cages in a chain: within the limit of atoms, and seconds of work."""
+
+
+def build(texts: list[str], **options: float) -> list[Molecule | MoleculeError]:
+    with MoleculePool(workers=2) as workers:
+        return workers.build([Job("smiles", text) for text in texts], **options)
+
+
+@pytest.mark.parametrize(
+    ("smiles", "error", "words"),
+    [
+        ("C1CC", InvalidSmilesError, ["unclosed ring"]),
+        ("CXC", InvalidSmilesError, ["character 2", "'X'"]),
+        ("C>>C", InvalidSmilesError, ["character 2"]),
+        ("CC(C)(C)(C)C", InvalidSmilesError, ["atom 2 (C)", "5"]),
+        ("Cc1cccc1", InvalidSmilesError, ["2, 3, 4, 5, 6"]),
+        ("C.C", InvalidSmilesError, ["2 separate molecules"]),
+        ("C[CH2]", InvalidSmilesError, ["atom 2 (C)", "unpaired"]),
+        ("CCl", UnsupportedElementError, ["atom 2 (Cl)"]),
+        ("C*", UnsupportedElementError, ["atom 2 (*)"]),
+        ("C[2H]", UnsupportedElementError, ["atom 2 (H)", "mass 2"]),
+        ("C[NH3+]", ChargedError, ["+1", "atom 2 (N)"]),
+        ("CC(=O)[O-]", ChargedError, ["-1", "atom 4 (O)"]),
+        ("C" * 67, TooLargeError, ["203", "200"]),
+        ("", EmptyMoleculeError, ["no atoms"]),
+    ],
+)
+def test_a_smiles_is_refused_for_a_stated_reason(
+    smiles: str, error: type[MoleculeError], words: list[str]
+) -> None:
+    with pytest.raises(error) as caught:
+        smiles_to_molecule(smiles, max_atoms=200)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_zwitterions_and_small_molecules_pass() -> None:
+    sizes = {"[NH3+]CC([O-])=O": 10, "[H][H]": 2, "C": 5, "[C-]#[O+]": 2, "CN(=O)=O": 7, "F": 2}
+    assert {text: len(smiles_to_molecule(text, 200)) for text in sizes} == sizes
+
+
+def test_qm9s_smiles_give_its_composition_and_plausible_bonds(dataset: Dataset) -> None:
+    chosen = range(7, len(dataset), 2500)
+    results = build([dataset.smiles(index) for index in chosen])
+    for index, result in zip(chosen, results, strict=True):
+        assert isinstance(result, Molecule), f"{dataset.smiles(index)}: {result}"
+        assert result.geometry == "smiles"
+        assert sorted(result.numbers) == sorted(dataset.molecule(index).numbers)
+        distances = np.linalg.norm(result.positions[:, None] - result.positions[None], axis=-1)
+        nearest = (distances + 9 * np.eye(len(result))).min(axis=1)
+        assert nearest.min() > 0.9
+        assert nearest.max() < 1.65
+
+
+def test_cages_that_etkdg_refuses_still_get_a_geometry() -> None:
+    molecule = smiles_to_molecule(CAGE, 200)
+    bonded = np.linalg.norm(molecule.positions[0] - molecule.positions[1])
+    assert 1.2 < bonded < 1.35  # N=C
+
+
+def test_the_same_smiles_gives_the_same_positions_in_any_process() -> None:
+    texts = ["CCO", CAGE, "c1ccccc1O", "CCO"]
+    first, second = build(texts), build(texts[::-1])[::-1]
+    for text, one, two in zip(texts, first, second, strict=True):
+        assert isinstance(one, Molecule)
+        assert isinstance(two, Molecule)
+        np.testing.assert_array_equal(one.positions, two.positions)
+        np.testing.assert_array_equal(one.positions, smiles_to_molecule(text, 200).positions)
+
+
+def test_a_molecule_beyond_its_limit_times_out_and_the_others_do_not() -> None:
+    with MoleculePool(workers=1, timeout_s=0.4) as workers:
+        workers.build([Job("smiles", "C")])
+        texts = ["CCO", HEAVY, "C1CC", "CO"]
+        results = workers.build([Job("smiles", text) for text in texts])
+        assert [type(result) for result in results] == [
+            Molecule,
+            MoleculeTimeoutError,
+            InvalidSmilesError,
+            Molecule,
+        ]
+        assert "0.4 s" in str(results[1])
+
+
+def test_a_budget_for_all_ends_the_rest() -> None:
+    started = time.monotonic()
+    results = build(["CCO"] + [HEAVY] * 30, budget_s=1.5)
+    assert time.monotonic() - started < 10
+    assert isinstance(results[-1], MoleculeTimeoutError)
+    assert len(results) == 31
+
+
+def only_process(workers: MoleculePool) -> subprocess.Popen[str]:
+    process = workers._all[0]._process
+    assert process is not None
+    return process
+
+
+def test_a_killed_process_costs_one_molecule_and_is_started_again() -> None:
+    with MoleculePool(workers=1) as workers:
+        workers.build([Job("smiles", "C")])
+        before = only_process(workers)
+        killer = threading.Timer(0.3, lambda: os.kill(before.pid, signal.SIGKILL))
+        killer.start()
+        broken, whole = workers.build([Job("smiles", HEAVY), Job("smiles", "CO")])
+        killer.join()
+        assert isinstance(broken, ConformerError)
+        assert isinstance(whole, Molecule)
+        after = only_process(workers)
+        assert after.pid != before.pid
+    assert after.poll() is not None
+
+
+def test_a_process_that_died_idle_costs_nothing() -> None:
+    with MoleculePool(workers=1) as workers:
+        workers.build([Job("smiles", "C")])
+        only_process(workers).kill()
+        only_process(workers).wait()
+        assert isinstance(workers.build([Job("smiles", "CO")])[0], Molecule)
+
+
+def test_closing_ends_work_under_way() -> None:
+    workers = MoleculePool(workers=1)
+    results: list[Molecule | MoleculeError] = []
+    jobs = [Job("smiles", HEAVY)] * 3
+    caller = threading.Thread(target=lambda: results.extend(workers.build(jobs)))
+    caller.start()
+    time.sleep(1)
+    workers.close()
+    caller.join(timeout=10)
+    assert len(results) == 3
+    assert all(isinstance(result, MoleculeError) for result in results)
+
+
+def test_nothing_starts_before_the_first_molecule() -> None:
+    with MoleculePool(workers=2) as workers:
+        assert workers.build([]) == []
+        assert all(worker._process is None for worker in workers._all)
+
+
+def test_progress_is_reported() -> None:
+    seen = []
+    with MoleculePool(workers=1) as workers:
+        workers.build(
+            [Job("smiles", "C"), Job("smiles", "")], progress=lambda *step: seen.append(step)
+        )
+    assert seen == [("molecules", 1, 2), ("molecules", 2, 2)]
+
+
+def test_a_script_without_main_guard_may_use_it_from_anywhere(tmp_path: object) -> None:
+    script = textwrap.dedent(
+        """
+        import sys
+        from qm9flow.molecules.parse import from_smiles
+        print(len(from_smiles("CCO")), sorted({"torch", "mlflow"} & set(sys.modules)))
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=str(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout.split() == ["9", "[]"], done.stderr
+
+
+def test_the_single_call_uses_one_pool() -> None:
+    assert len(parse.from_smiles("CCO")) == 9
+    assert pool.shared_pool() is pool.shared_pool()
+    with pytest.raises(InvalidSmilesError):
+        parse.from_smiles("C1CC")
