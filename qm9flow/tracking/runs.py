@@ -26,6 +26,7 @@ TAG_LENGTH = 8000
 
 TAG_KIND = "kind"
 TAG_STUDY = "study"
+TAG_STUDY_KEY = "study_key"
 TAG_TRIAL = "trial"
 TAG_STATE = "state"
 TAG_RESUMES = "resumes"

@@ -72,7 +72,8 @@ class Spool:
             path: The file; it and its folder are made when the first epoch is added.
         """
         self._path = path
-        self.records = _read(path)
+        self.records, self._bytes = _read(path)
+        self._written = len(self.records)
 
     @property
     def last_epoch(self) -> int:
@@ -86,45 +87,53 @@ class Spool:
             record: The epoch.
 
         Raises:
-            OSError: The file cannot be written; the epoch is kept in memory.
+            OSError: The file cannot be written. The epoch is kept in memory, and written by the
+                next call that succeeds.
         """
-        event = record.event
-        if event.epoch <= self.last_epoch:
+        if record.event.epoch > self.last_epoch:
+            self.records.append(record)
+        lines = b"".join(_to_line(item) for item in self.records[self._written :])
+        if not lines:
             return
-        self.records.append(record)
-        line = json.dumps(
-            {
-                "epoch": event.epoch,
-                "time_ms": record.time_ms,
-                "is_best": event.is_best,
-                "metrics": event.metrics,
-                "gradients": _gradients_to_json(event.gradients),
-            }
-        )
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a") as file:
-            file.write(line + "\n")
+        with self._path.open("r+b" if self._path.exists() else "wb") as file:
+            file.seek(self._bytes)  # over what a kill or a full disk cut off
+            file.write(lines)
+            file.truncate()
+        self._written = len(self.records)
+        self._bytes += len(lines)
 
     def discard(self) -> None:
-        """Remove the file: the run has everything."""
+        """Remove the file and forget the epochs."""
         self._path.unlink(missing_ok=True)
+        self.records, self._bytes, self._written = [], 0, 0
 
 
-def _read(path: Path) -> list[EpochRecord]:
-    """Epochs in the file; a line cut off by a kill ends it, and is cut away."""
-    if not path.exists():
-        return []
+def _to_line(record: EpochRecord) -> bytes:
+    event = record.event
+    values = {
+        "epoch": event.epoch,
+        "time_ms": record.time_ms,
+        "is_best": event.is_best,
+        "metrics": event.metrics,
+        "gradients": _gradients_to_json(event.gradients),
+    }
+    return json.dumps(values).encode() + b"\n"
+
+
+def _read(path: Path) -> tuple[list[EpochRecord], int]:
+    """Epochs in the file and the bytes they take; a line cut off by a kill ends it."""
     records: list[EpochRecord] = []
     whole = 0
-    content = path.read_bytes()
-    for line in content.splitlines(keepends=True):
+    if not path.exists():
+        return records, whole
+    for line in path.read_bytes().splitlines(keepends=True):
         try:
             data = json.loads(line)
         except ValueError:
             break
         if not line.endswith(b"\n"):
             break
-        whole += len(line)
         event = EpochEnded(
             epoch=data["epoch"],
             metrics=data["metrics"],
@@ -132,10 +141,8 @@ def _read(path: Path) -> list[EpochRecord]:
             is_best=data["is_best"],
         )
         records.append(EpochRecord(event, data["time_ms"]))
-    if whole < len(content):
-        with path.open("r+b") as file:
-            file.truncate(whole)
-    return records
+        whole += len(line)
+    return records, whole
 
 
 def gradient_arrays(records: list[EpochRecord]) -> dict[str, npt.NDArray[Any]]:

@@ -9,8 +9,9 @@ current folder.
 
 import os
 import re
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -159,8 +160,26 @@ def connect(stores: Stores) -> MlflowClient:
     with store_errors(f"open the tracking store {stores.tracking_uri}"):
         if not _is_server(stores.tracking_uri):
             stores.base.mkdir(parents=True, exist_ok=True)
+            _probe(stores.tracking_uri)
             SqlAlchemyStore(stores.tracking_uri, str(stores.base))
         return MlflowClient(tracking_uri=stores.tracking_uri)
+
+
+def _probe(uri: str) -> None:
+    """Ask SQLite itself first: MLflow repeats a hopeless opening for the better part of an hour."""
+    path = sqlite_path(uri)
+    if path is None:
+        return
+    try:
+        with closing(sqlite3.connect(path, timeout=20.0)) as database:
+            database.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.Error as error:
+        raise TrackingError(
+            f"{path} cannot be used as MLflow's database: {error}; check the path, its rights and "
+            "the disk, or name another database in MLFLOW_TRACKING_URI"
+        ) from error
+    if not os.access(path, os.W_OK):
+        raise TrackingError(f"MLflow's database {path} is read-only for this user")
 
 
 def find_experiment(client: MlflowClient, stores: Stores) -> str:

@@ -23,6 +23,7 @@ from mlflow.utils.mlflow_tags import (
 from qm9flow.tracking import provenance, tables
 from qm9flow.tracking.calls import StoreCalls
 from qm9flow.tracking.describe import common_tags, dataset_input, flatten, parameters_of
+from qm9flow.tracking.resume import adopt, earlier_parents, end_orphans, study_key
 from qm9flow.tracking.runs import (
     CONFIG_FILE,
     MODEL_FOLDER,
@@ -30,10 +31,8 @@ from qm9flow.tracking.runs import (
     TAG_LENGTH,
     TAG_RESUMES,
     TAG_STATE,
-    TAG_SUPERSEDED,
     TAG_TRIAL,
     delete_artifacts,
-    search,
     search_children,
 )
 from qm9flow.tracking.stores import Stores, connect, find_experiment, store_errors
@@ -78,6 +77,7 @@ class StudyTracker:
         self._calls = StoreCalls(patience_seconds)
         self._tags = common_tags(study_name)
         self._dataset: list[DatasetInput] = []
+        self._tables: dict[str, dict[str, str]] = {}
         self._is_finished = False
 
     @classmethod
@@ -109,18 +109,22 @@ class StudyTracker:
         client = connect(stores)
         # Popped, not read: a process started from here must not take the study's run for its own.
         own = os.environ.pop("MLFLOW_RUN_ID", None)
-        with store_errors("open the study's run"):
+        tags = {TAG_STUDY: study_name, TAG_STUDY_KEY: study_key(stores, study_name)}
+        tags |= {TAG_KIND: "study", TAG_STATE: "running"}
+        if previous_parent:
+            tags[TAG_RESUMES] = previous_parent
+        with store_errors(f"open the study's run {own or ''}".rstrip()):
             if own:
                 client.update_run(own, status="RUNNING", name=study_name)
+                client.log_batch(own, tags=[RunTag(name, value) for name, value in tags.items()])
                 parent = client.get_run(own)
             else:
                 experiment = find_experiment(client, stores)
-                parent = client.create_run(experiment, run_name=study_name)
+                parent = client.create_run(experiment, tags=tags, run_name=study_name)
         tracker = cls(client, stores, study_name, parent, patience_seconds)
         with tracker._calls.timed():
             tracker._describe(config, is_project=bool(own))
-            if previous_parent and previous_parent != tracker.parent_run_id:
-                tracker._take_over(previous_parent)
+            tracker._take_over(previous_parent)
         return tracker
 
     @property
@@ -134,7 +138,7 @@ class StudyTracker:
         return self._calls.errors
 
     def _describe(self, config: Mapping[str, Any], is_project: bool) -> None:
-        tags = self._tags | {TAG_KIND: "study", TAG_STATE: "running"}
+        tags = dict(self._tags)
         if is_project:  # what `mlflow run` wrote about the source says more
             for name in (MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_USER):
                 tags.pop(name)
@@ -148,46 +152,23 @@ class StudyTracker:
         )
         self.log_text(json.dumps(config, indent=1), CONFIG_FILE)
 
-    def _take_over(self, previous: str) -> None:
-        """Move the trials of an earlier start here.
-
-        A start killed while it moved trials leaves them under two parents: `resumes` is set
-        before, `superseded_by` after the move, so that the next start finds both.
-        """
-        self.set_tags({TAG_RESUMES: previous})
-        parents = self._calls.fetch(
-            "find the earlier starts", lambda: self._earlier_parents(previous)
-        )
-        for parent in parents or []:
-            self._calls.attempt(
-                f"take over the trials of run {parent.info.run_id}", partial(self._adopt, parent)
+    def _take_over(self, previous: str | None) -> None:
+        """Move the trials of earlier starts here."""
+        if previous and previous != self.parent_run_id:
+            parents = self._calls.fetch(
+                "find the earlier starts",
+                lambda: earlier_parents(self._client, previous, self.parent_run_id),
             )
-
-    def _earlier_parents(self, previous: str) -> list[Run]:
-        first = self._client.get_run(previous)
-        found = {previous: first}
-        above = first.data.tags.get(TAG_RESUMES)
-        while above and above not in found:
-            run = self._client.get_run(above)
-            if TAG_SUPERSEDED in run.data.tags:
-                break
-            found[above] = run
-            above = run.data.tags.get(TAG_RESUMES)
-        siblings = f"tags.{TAG_RESUMES} = '{previous}'"
-        for run in search(self._client, first.info.experiment_id, siblings):
-            if TAG_SUPERSEDED not in run.data.tags:
-                found[run.info.run_id] = run
-        found.pop(self.parent_run_id, None)
-        return list(found.values())
-
-    def _adopt(self, parent: Run) -> None:
-        run_id = parent.info.run_id
-        for child in search_children(self._client, parent):
-            self._client.set_tag(child.info.run_id, MLFLOW_PARENT_RUN_ID, self.parent_run_id)
-        self._client.set_tag(run_id, TAG_SUPERSEDED, self.parent_run_id)
-        if parent.info.status == "RUNNING":
-            self._client.set_tag(run_id, TAG_STATE, "interrupted")
-            self._client.set_terminated(run_id, "KILLED")
+            for parent in parents or []:
+                self._calls.attempt(
+                    f"take over the trials of run {parent.info.run_id}",
+                    partial(adopt, self._client, parent, self.parent_run_id),
+                )
+        key = study_key(self._stores, self.study_name)
+        self._calls.attempt(
+            "end starts that were killed",
+            lambda: end_orphans(self._client, self.experiment_id, key, self.parent_run_id),
+        )
 
     def open_trial(
         self,
@@ -212,7 +193,8 @@ class StudyTracker:
         """
         start = time.perf_counter()
         with self._calls.timed():
-            is_reopened = bool(run_id) and self._reopen(str(run_id), number)
+            is_new = run_id is None
+            is_reopened = run_id is not None and self._reopen(run_id, number)
             if not is_reopened:
                 run_id = self._calls.fetch(
                     f"make the run of {run_name(number)}",
@@ -228,6 +210,7 @@ class StudyTracker:
                 number=number,
                 run_id=run_id or "",
                 parameters=flatten(parameters),
+                is_new=is_new,
                 is_reopened=is_reopened,
             )
         tracker.seconds_spent = time.perf_counter() - start
@@ -362,8 +345,8 @@ class StudyTracker:
                 f"store the table {name}",
                 lambda: self._client.log_artifacts(self.parent_run_id, folder),
             )
-            listed = json.dumps([{"path": f"{name}.json", "type": "table"}])
-            self.set_tags({MLFLOW_LOGGED_ARTIFACTS: listed})
+            self._tables[name] = {"path": f"{name}.json", "type": "table"}
+            self.set_tags({MLFLOW_LOGGED_ARTIFACTS: json.dumps(list(self._tables.values()))})
 
     def log_dataset(
         self,
@@ -444,9 +427,29 @@ class StudyTracker:
                 number=int(run.data.tags.get(TAG_TRIAL, 0)),
                 run_id=run_id,
                 parameters=run.data.params,
+                is_new=False,
                 is_reopened=True,
             )
             tracker.finish(state, reason)
+
+    def running_trials(self) -> list[tuple[str, int]]:
+        """Runs of trials that are RUNNING; after a kill, those that must be settled.
+
+        Returns:
+            Run id and trial number of each; empty if the store cannot be asked.
+        """
+        with self._calls.timed():
+            parent = self._calls.fetch(
+                "look at the study's run", lambda: self._client.get_run(self.parent_run_id)
+            )
+            runs = parent and self._calls.fetch(
+                "list the trials", lambda: search_children(self._client, parent)
+            )
+        return [
+            (str(run.info.run_id), int(run.data.tags.get(TAG_TRIAL, 0)))
+            for run in runs or []
+            if run.info.status == "RUNNING"
+        ]
 
     def finish(self, status: StudyStatus) -> None:
         """End the study's run. A second call does nothing.

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -56,11 +57,6 @@ def _tags(tags: Mapping[str, object]) -> list[RunTag]:
     return [RunTag(name, str(value)[:TAG_LENGTH]) for name, value in tags.items()]
 
 
-def trial_folder(number: int) -> str:
-    """A trial's name as a folder: five digits, so that names sort."""
-    return f"{number:05d}"
-
-
 def run_name(number: int) -> str:
     """The name of a trial's run."""
     return f"trial-{number:05d}"
@@ -85,6 +81,7 @@ class TrialTracker:
         number: int,
         run_id: str,
         parameters: Mapping[str, Any],
+        is_new: bool,
         is_reopened: bool,
     ) -> None:
         """Start or go on; use `StudyTracker.open_trial`.
@@ -97,7 +94,9 @@ class TrialTracker:
             number: The trial.
             run_id: Its run, which exists.
             parameters: Hyperparameters for TensorBoard.
-            is_reopened: Whether the run was begun by an earlier process.
+            is_new: Whether the trial begins; what a trial of the same study and number left on
+                this disk is removed.
+            is_reopened: Whether the run was begun earlier, so that it may hold metrics.
         """
         self.run_id = run_id
         self.number = number
@@ -114,8 +113,11 @@ class TrialTracker:
         self._tensorboard: TensorBoardFile | None = None
         with self._timed():
             self._last_logged = self._read_last_logged() if is_reopened else 0
-            folder = stores.study_tensorboard(study_name) / trial_folder(number)
-            self._open_tensorboard(folder, parameters, is_reopened)
+            folder = stores.study_tensorboard(study_name) / f"{number:05d}"
+            if is_new:
+                self._calls.attempt("tidy up", self._spool.discard)
+                shutil.rmtree(folder, ignore_errors=True)
+            self._open_tensorboard(folder, parameters, None if is_new else self._first_replayed())
             for record in self._spool.records:
                 self._take(record)
 
@@ -136,17 +138,20 @@ class TrialTracker:
         )
         return max((metric.step for metric in history or []), default=0)
 
+    def _first_replayed(self) -> int:
+        """The first epoch that a further TensorBoard file writes (again, or for the first time)."""
+        records = self._spool.records
+        return records[0].event.epoch if records else self._last_logged + 1
+
     def _open_tensorboard(
-        self, folder: Path, parameters: Mapping[str, Any], is_reopened: bool
+        self, folder: Path, parameters: Mapping[str, Any], purge_step: int | None
     ) -> None:
-        """Open a file; a reopened trial writes its spooled epochs again, as they may be lost."""
-        replayed = self._spool.records
-        first = replayed[0].event.epoch if replayed else self._last_logged + 1
+        """Open a file; epochs of an earlier process are written again, as they may be lost."""
 
         def work() -> None:
-            file = TensorBoardFile(folder, first if is_reopened else None)
+            file = TensorBoardFile(folder, purge_step)
             file.add_parameters(parameters, run_name(self.number))
-            for record in replayed:
+            for record in self._spool.records:
                 file.add_epoch(record)
             self._tensorboard = file
 
@@ -176,6 +181,8 @@ class TrialTracker:
                 self._finished, self._verdict = event, event.verdict
             elif isinstance(event, Failed):
                 self._failed = event
+                if event.reason in ("dead", "exploding"):
+                    self._verdict = event.reason
             if time.monotonic() - self._last_flush >= FLUSH_SECONDS:
                 self._flush()
 
@@ -283,8 +290,6 @@ class TrialTracker:
             return
         self._is_closed = True
         with self._timed():
-            if self._verdict is None and self._failed is not None:
-                self._verdict = "dead" if self._failed.reason == "dead" else None
             best_epoch, best = self._best()
             kept = self._upload_gradients(state)
             self._queue_best(state, best_epoch, best)
