@@ -31,6 +31,8 @@ from qm9flow.tracking.runs import (
     TAG_LENGTH,
     TAG_RESUMES,
     TAG_STATE,
+    TAG_STUDY,
+    TAG_STUDY_KEY,
     TAG_TRIAL,
     delete_artifacts,
     search_children,
