@@ -1,0 +1,121 @@
+"""The connection to MLflow: patient with a busy database, plain in its errors."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
+
+from qm9flow import locations
+from qm9flow.errors import RegistryError
+
+logger = logging.getLogger(__name__)
+
+WAITS_S = (0.25, 0.5, 1.0, 2.0)
+"""Pauses before the next tries of a call that met a busy database."""
+
+START_HINT = "run `make study` or `qm9flow study run` to train and register a model"
+
+T = TypeVar("T")
+
+
+class Connection:
+    """MLflow's client for one store.
+
+    Attributes:
+        uri: The tracking URI.
+        client: MLflow's client; call it through `call`.
+    """
+
+    def __init__(self, tracking_uri: str | None = None) -> None:
+        """Connect.
+
+        Args:
+            tracking_uri: None takes the environment's, or the database in the current folder.
+
+        Raises:
+            ConfigError: The URI is no URI.
+            RegistryError: There is no such store, or it cannot be opened.
+        """
+        self.uri = locations.tracking_uri(tracking_uri)
+        database = locations.sqlite_file(self.uri)
+        if database is not None and not database.exists():
+            # MLflow would make an empty database and find nothing in it.
+            raise RegistryError(f"there is no store {database}; {START_HINT}")
+        self.client: MlflowClient = self.call(
+            "opening the store", lambda: MlflowClient(tracking_uri=self.uri)
+        )
+
+    def call(self, what: str, function: Callable[[], T]) -> T:
+        """Call MLflow; try again while the database is busy.
+
+        Args:
+            what: What the call does, for messages.
+            function: The call.
+
+        Returns:
+            Its result.
+
+        Raises:
+            RegistryError: MLflow refused, or the database stayed busy.
+        """
+        for wait_s in (*WAITS_S, None):
+            try:
+                return function()
+            except MlflowException as error:
+                if error.error_code != "TEMPORARILY_UNAVAILABLE" or wait_s is None:
+                    message = str(error).splitlines()[0]
+                    raise RegistryError(f"{what} failed in {self.uri}: {message}") from error
+                logger.warning("%s: the store is busy, trying again in %s s", what, wait_s)
+                time.sleep(wait_s)
+        raise AssertionError("the last try returns or raises")
+
+    def find(self, what: str, function: Callable[[], T]) -> T | None:
+        """Call MLflow for something that may not be there.
+
+        Args:
+            what: What the call does, for messages.
+            function: The call.
+
+        Returns:
+            Its result, None if the store holds no such thing.
+
+        Raises:
+            RegistryError: MLflow refused, or the database stayed busy.
+        """
+
+        def guarded() -> T | None:
+            try:
+                return function()
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return None
+                raise
+
+        return self.call(what, guarded)
+
+    def download(self, location: str, folder: Path) -> Path:
+        """Copy a file or folder out of the artifact store.
+
+        Args:
+            location: Its URI or path.
+            folder: An existing folder to copy it into.
+
+        Returns:
+            The copy.
+
+        Raises:
+            RegistryError: It is not there or cannot be read or written.
+        """
+        try:
+            copy = self.call(
+                "fetching",
+                lambda: download_artifacts(location, dst_path=str(folder), tracking_uri=self.uri),
+            )
+        except OSError as error:
+            raise RegistryError(f"{location} cannot be fetched to {folder}: {error}") from error
+        return Path(copy)

@@ -1,0 +1,73 @@
+"""Validation errors beside a registered model: what the gate compares, kept with the version."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from qm9flow.errors import RegistryError
+from qm9flow.properties import LEARNED
+
+FILE = "validation.npz"
+
+
+def check(errors: npt.NDArray[np.floating], scale: npt.NDArray[np.floating]) -> None:
+    """Refuse errors that the gate could not use.
+
+    Args:
+        errors: (n_molecules, 10), |error| of the learned targets, in their units.
+        scale: (10,), training standard deviations, in their units.
+
+    Raises:
+        RegistryError: Wrong shapes, negative errors, or a scale that is not above 0.
+    """
+    width = len(LEARNED)
+    if errors.ndim != 2 or errors.shape[1] != width or len(errors) == 0:
+        raise RegistryError(
+            f"validation errors must have the shape (molecules, {width}), got {errors.shape}"
+        )
+    if (errors < 0).any():
+        raise RegistryError("validation errors are absolute values; some are negative")
+    if scale.shape != (width,) or not (scale > 0).all():
+        raise RegistryError(f"the scale must hold {width} numbers above 0, got {scale.tolist()}")
+
+
+def save(path: Path, errors: npt.NDArray[np.floating], scale: npt.NDArray[np.floating]) -> None:
+    """Write validation errors.
+
+    Args:
+        path: The file.
+        errors: (n_molecules, 10), |error| of the learned targets, in their units.
+        scale: (10,), training standard deviations, in their units.
+    """
+    np.savez(
+        path,
+        errors=errors.astype(np.float32),
+        scale=scale.astype(np.float64),
+        targets=np.array(LEARNED),
+    )
+
+
+def load(path: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+    """Read validation errors.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Errors, (n_molecules, 10), and scale, (10,), in the targets' units.
+
+    Raises:
+        RegistryError: The file is damaged or of other targets.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            errors, scale = arrays["errors"], arrays["scale"]
+            names = tuple(arrays["targets"].tolist())
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise RegistryError(f"the validation errors in {path} cannot be read: {error}") from error
+    if names != LEARNED:
+        raise RegistryError(f"{path} holds errors of {names}, expected {LEARNED}")
+    check(errors, scale)
+    return errors, scale
