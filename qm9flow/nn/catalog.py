@@ -1,8 +1,12 @@
-"""The architectures, by name."""
+"""The architectures, by name.
+
+The makers of PyG's networks import PyG only when called: it takes seconds, and a training of
+another network does not need it.
+"""
 
 from collections.abc import Callable, Sequence
 
-from qm9flow.config import ModelConfig, MPNNConfig
+from qm9flow.config import ModelConfig, MPNNConfig, PyGNNConvConfig, PyGSchNetConfig
 from qm9flow.errors import ConfigError
 from qm9flow.nn.contract import Network
 from qm9flow.nn.mpnn import MPNN
@@ -13,8 +17,24 @@ def _mpnn(config: ModelConfig, targets: Sequence[str]) -> Network:
     return MPNN(config, targets)
 
 
+def _pyg_nnconv(config: ModelConfig, targets: Sequence[str]) -> Network:
+    from qm9flow.nn.pyg import PyGNNConv
+
+    assert isinstance(config, PyGNNConvConfig)
+    return PyGNNConv(config, targets)
+
+
+def _pyg_schnet(config: ModelConfig, targets: Sequence[str]) -> Network:
+    from qm9flow.nn.pyg import PyGSchNet
+
+    assert isinstance(config, PyGSchNetConfig)
+    return PyGSchNet(config, targets)
+
+
 ARCHITECTURES: dict[str, Callable[[ModelConfig, Sequence[str]], Network]] = {
     "mpnn": _mpnn,
+    "pyg_nnconv": _pyg_nnconv,
+    "pyg_schnet": _pyg_schnet,
 }
 
 

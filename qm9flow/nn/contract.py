@@ -33,6 +33,14 @@ class Network(nn.Module, ABC):
             (B, T) in the weights' dtype, encoded targets.
         """
 
+    def exportable(self) -> "Network":
+        """The same function without tensors whose sizes depend on data.
+
+        Returns:
+            Itself, unless the architecture says otherwise.
+        """
+        return self
+
 
 class PropertyModel(nn.Module):
     """A network and its codec: molecules in, physical values out.
