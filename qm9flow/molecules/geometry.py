@@ -14,6 +14,9 @@ from qm9flow.units import ROTATIONAL_GHZ_U_A2
 LINEAR_RATIO = 1e-6
 """Below this I_A / I_B a molecule counts as linear, and A is written as 0, as QM9 does."""
 
+_POINT_U_A2 = 1e-9
+"""Rounding leaves a single atom a moment below this; two H atoms 0.2 angstrom apart have 0.02."""
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -65,7 +68,7 @@ def rotational_constants_ragged(
 
 def _constants(moments: Floats) -> Floats:
     """(n_molecules, 3) in GHz from the principal moments, ascending, u angstrom^2."""
-    is_point = moments[:, 2] <= 0
+    is_point = moments[:, 2] < _POINT_U_A2
     is_linear = moments[:, 0] < LINEAR_RATIO * moments[:, 1]
     absent = np.stack([is_point | is_linear, is_point, is_point], axis=1)
     constants = np.zeros_like(moments)

@@ -1,0 +1,106 @@
+"""`qm9flow data` as a user calls it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from qm9flow import properties
+from qm9flow.cli.main import cli
+from qm9flow.data.store import Dataset
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, as a shell does: exit status, standard output and error."""
+    command = [sys.executable, "-m", "qm9flow", "data", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_prepare_uses_the_cache_that_is_there(dataset: Dataset) -> None:
+    result = run("prepare", "--json")
+    assert result.returncode == 0
+    assert result.stderr == ""
+    assert json.loads(result.stdout) == {
+        "molecules": 130_831,
+        "digest": dataset.digest,
+        "folder": str(dataset.folder),
+    }
+
+
+def test_info_as_json(dataset: Dataset) -> None:
+    result = CliRunner().invoke(cli, ["data", "info", "--verify", "--json"])
+    assert result.exit_code == 0
+    facts = json.loads(result.stdout)
+    assert facts["verified"] is True
+    assert facts["digest"] == dataset.digest
+    assert facts["atoms"] == 2_359_210
+    assert facts["sizes"]["smallest"] == 3
+    assert facts["sizes"]["largest"] == 29
+    assert facts["bytes"] <= 120e6
+    assert facts["elements"]["F"] == {"atoms": 3036, "molecules": 1923}
+    assert list(facts["targets"]) == list(properties.TARGETS)
+    assert facts["targets"]["gap"]["unit"] == "eV"
+    assert facts["targets"]["mu"]["maximum"] == 29.5564
+    assert facts["splits"]["standard"]["test"] == 10_831
+    assert len(facts["splits"]["seed"]["digest"]) == 64
+    assert "140022" in facts["citation"]
+    assert "MIT" in facts["licence"]
+
+
+def test_info_for_people(dataset: Dataset) -> None:
+    result = CliRunner().invoke(cli, ["data", "info", "--split-seed", "3"])
+    assert result.exit_code == 0
+    assert "130,831 molecules, 2,359,210 atoms" in result.stdout
+    assert dataset.digest in result.stdout
+    rows = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line}
+    assert set(properties.TARGETS) <= set(rows)
+    assert rows["cv"][1:3] == ["cal/(mol", "K)"]
+    assert rows["seed"][1:5] == ["91,581", "19,625", "19,625", "3"]
+
+
+def test_damaged_cache_is_an_error_that_says_what_to_do(dataset: Dataset, tmp_path: Path) -> None:
+    folder = tmp_path / dataset.folder.name
+    folder.mkdir()
+    for path in dataset.folder.iterdir():
+        (folder / path.name).symlink_to(path)
+    (folder / "raw.npy").unlink()
+    (folder / "raw.npy").write_bytes(b"half of it")
+    result = run("info", "--verify", "--cache", str(tmp_path))
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ")
+    assert "qm9flow data prepare --force" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [("prepare",), ("prepare", "--force"), ("info",)])
+def test_unwritable_cache_is_an_error_that_says_what_to_do(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "file").write_text("")
+    result = run(*arguments, "--cache", str(tmp_path / "file" / "cache"))
+    assert result.returncode == 1
+    assert result.stderr.startswith("Error: cannot write the cache")
+    assert "QM9FLOW_CACHE" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", [[], ["prepare"], ["info"]])
+def test_help_has_an_example_and_loads_no_torch(command: list[str]) -> None:
+    result = CliRunner().invoke(cli, ["data", *command, "--help"])
+    assert result.exit_code == 0
+    assert "Example:" in result.stdout
+    script = f"import sys; from qm9flow.cli.main import cli; cli({['data', *command, '-h']}, "
+    script += "standalone_mode=False); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+@pytest.mark.slow
+def test_prepare_force_makes_it_anew(tmp_path: Path) -> None:
+    result = run("prepare", "--force", "--cache", str(tmp_path))
+    assert result.returncode == 0
+    assert "130,831 molecules" in result.stdout
+    assert run("info", "--verify", "--cache", str(tmp_path)).returncode == 0
