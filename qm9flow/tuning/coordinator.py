@@ -1,0 +1,271 @@
+"""The one process that runs a study: asks, hands out trials, follows them, tells."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from optuna.trial import TrialState
+
+from qm9flow.errors import StudyBusyError
+from qm9flow.tracking.study import StudyTracker
+from qm9flow.tuning.books import MAX_RETRIES, Books, Outcome, RunningTrial
+from qm9flow.tuning.executors import Answer, Executor, Job, TrialJob
+from qm9flow.tuning.records import (
+    NOTE_DROPPED,
+    NOTE_PARENT,
+    TrialRecord,
+    best_of,
+    to_record,
+)
+from qm9flow.tuning.retention import displaced
+from qm9flow.tuning.study import OpenStudy
+
+PROGRESS_SECONDS = 10.0
+"""Between two notes of the study's progress in its run."""
+
+StudyEnding = Literal["complete", "interrupted", "timeout", "exhausted"]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a start of a study came to.
+
+    Attributes:
+        name: Of the study.
+        trials: All trials of all starts, by number.
+        parent_run_id: MLflow's run of this start.
+        ending: `complete`: all trials are done; `exhausted`: the grid has no more points;
+            `timeout` or `interrupted`: it can be continued.
+        total: Trials that it is to have.
+        seconds: Wall time of this start.
+    """
+
+    name: str
+    trials: tuple[TrialRecord, ...]
+    parent_run_id: str
+    ending: StudyEnding
+    total: int
+    seconds: float
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The completed trial with the lowest score, None if none has completed."""
+        return best_of(self.trials)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Trials by state."""
+        return dict(Counter[str](trial.state for trial in self.trials))
+
+
+def _never() -> bool:
+    return False
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    pass
+
+
+class Coordinator:
+    """Runs a study until it has its trials, or is asked to stop."""
+
+    def __init__(
+        self,
+        study: OpenStudy,
+        tracker: StudyTracker,
+        executor: Executor,
+        *,
+        stop: Callable[[], bool] = _never,
+        progress: Progress = _silent,
+    ) -> None:
+        """Nothing is started yet.
+
+        Args:
+            study: The study; its lease is held.
+            tracker: Its runs; ended by whoever opened it.
+            executor: Who trains.
+            stop: Whether to end after the epochs in flight. Whoever sets it handles the signals.
+            progress: Told after each trial how many have ended, of how many.
+        """
+        self._study = study
+        self._tracker = tracker
+        self._executor = executor
+        self._stop = stop
+        self._progress = progress
+        self._books = Books(study, tracker)
+        limit = study.sampler.size
+        wanted = study.config.n_trials
+        self._total = wanted if limit is None else min(wanted, limit)
+        self._pending: deque[int] = deque()
+        self._again: deque[RunningTrial] = deque()
+        self._dropped: set[int] = set()
+        self._running: dict[int, dict[int, RunningTrial]] = {}
+        self._deadline = float("inf")
+        self._noted_at = float("-inf")
+        self._has_turned_down = False
+
+    def run(self) -> StudyResult:
+        """Run the study.
+
+        Trials that an earlier start left are taken up first, where they were.
+
+        Returns:
+            What it came to.
+
+        Raises:
+            StudyBusyError: Another coordinator has taken over.
+            StudyError: The study's storage does not answer.
+        """
+        started = time.monotonic()
+        if self._study.config.timeout_minutes is not None:
+            self._deadline = started + 60.0 * self._study.config.timeout_minutes
+        self._study.history.note(NOTE_PARENT, self._tracker.parent_run_id)
+        self._pending.extend(self._books.recover())
+        self._dropped.update(self._study.history.attributes.get(NOTE_DROPPED, []))
+        self._drop_models()
+        try:
+            self._note_progress()
+            self._fill()
+            while self._running:
+                answers = self._executor.collect()
+                self._check_lease()
+                for answer in answers:
+                    self._take(answer)
+                self._fill()
+        finally:
+            self._executor.shut_down()
+        for trial in self._again:
+            self._books.interrupt(trial)
+        for number in self._pending:
+            self._books.set_aside(number)
+        self._note_progress(at_once=True)
+        return self._result(time.monotonic() - started)
+
+    def _result(self, seconds: float) -> StudyResult:
+        study = self._study
+        records = self._records()
+        ending: StudyEnding = "complete"
+        if self._pending or self._again or sum(item.has_ended for item in records) < self._total:
+            ending = "interrupted" if self._has_turned_down else "timeout"
+        elif self._total < study.config.n_trials:
+            ending = "exhausted"
+        return StudyResult(
+            name=study.name,
+            trials=records,
+            parent_run_id=self._tracker.parent_run_id,
+            ending=ending,
+            total=self._total,
+            seconds=seconds,
+        )
+
+    def _records(self) -> tuple[TrialRecord, ...]:
+        return tuple(to_record(trial) for trial in self._study.history.trials)
+
+    def _is_stopping(self) -> bool:
+        self._has_turned_down = self._has_turned_down or self._stop()
+        return self._has_turned_down
+
+    def _fill(self) -> None:
+        """Put trials into all empty slots."""
+        for slot in range(self._executor.slots):
+            if slot in self._running:
+                continue
+            trial = self._next_trial()
+            if trial is None:
+                return
+            self._running[slot] = {trial.number: trial}
+            self._start(slot, trial)
+
+    def _start(self, slot: int, trial: RunningTrial) -> None:
+        job = TrialJob(trial.number, trial.config, trial.checkpoint)
+        trial.checkpoint = None
+        self._executor.start(slot, Job((job,)))
+        self._executor.advance(slot)
+
+    def _next_trial(self) -> RunningTrial | None:
+        while not self._is_stopping() and time.monotonic() < self._deadline:
+            if self._again:
+                return self._again.popleft()
+            if self._pending:
+                trial = self._books.resume(self._pending.popleft())
+                outcome = self._books.decided(trial)
+                if outcome is None:
+                    return trial
+                self._settle(trial, outcome)
+            elif self._begun() < self._total:
+                return self._books.begin()
+            else:
+                return None
+        return None
+
+    def _begun(self) -> int:
+        """Trials that count or will: ended ones, those in slots, those that wait for one."""
+        states = [trial.state for trial in self._study.history.trials]
+        return sum(state != TrialState.WAITING for state in states)
+
+    def _check_lease(self) -> None:
+        if self._study.lease.is_lost:
+            raise StudyBusyError(
+                f"study {self._study.name!r} was taken over by another process while this one "
+                "was out of reach; this one has stopped"
+            )
+
+    def _take(self, answer: Answer) -> None:
+        """Follow what a slot has trained, then let it go on, or not."""
+        trials = self._running[answer.slot]
+        for item in answer.events:
+            trial = trials.get(item.number)
+            if trial is None:
+                continue  # it has ended earlier in this answer
+            outcome = self._books.take(trial, item.event)
+            if outcome is None:
+                continue
+            self._executor.close(answer.slot, trial.number)
+            del trials[trial.number]
+            if outcome.may_be_retried and trial.retries < MAX_RETRIES:
+                self._books.retry(trial)
+                self._again.append(trial)
+            else:
+                self._settle(trial, outcome)
+        if trials and self._is_stopping():
+            for trial in list(trials.values()):
+                self._executor.close(answer.slot, trial.number)
+                self._books.interrupt(trial)
+            trials.clear()
+        if trials:
+            self._executor.advance(answer.slot)
+        else:
+            del self._running[answer.slot]
+
+    def _settle(self, trial: RunningTrial, outcome: Outcome) -> None:
+        self._books.settle(trial, outcome)
+        if outcome.state == "complete":
+            self._drop_models()
+        self._note_progress()
+
+    def _drop_models(self) -> None:
+        """Delete models beyond the best `keep_models`; noted after, so that a kill loses none."""
+        keep = self._study.config.keep_models
+        if keep is None:
+            return
+        records = self._records()
+        gone = displaced(records, keep, self._dropped)
+        for number in gone:
+            run_id = records[number].run_id
+            if run_id:
+                self._tracker.delete_model(run_id)
+        if gone:
+            self._dropped.update(gone)
+            self._study.history.note(NOTE_DROPPED, sorted(self._dropped))
+
+    def _note_progress(self, at_once: bool = False) -> None:
+        records = self._records()
+        self._progress("trials", sum(record.has_ended for record in records), self._total)
+        if at_once or time.monotonic() - self._noted_at > PROGRESS_SECONDS:
+            self._noted_at = time.monotonic()
+            best = best_of(records)
+            counts = Counter[str](record.state for record in records if record.has_ended)
+            self._tracker.log_progress(counts, best.score if best else None)

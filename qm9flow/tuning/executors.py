@@ -1,0 +1,245 @@
+"""Who trains: jobs in slots, pulled epoch by epoch. Here, in this process; later, elsewhere.
+
+A worker knows no store. It gets a job, trains one epoch when asked, hands over what the training
+said, and waits. So a coordinator that looks at the events decides whether another epoch is trained
+at all.
+"""
+
+import logging
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from qm9flow.config import TrainConfig
+from qm9flow.data.store import Dataset
+from qm9flow.errors import CheckpointError, Qm9FlowError
+from qm9flow.training.events import CheckpointReady, EpochEnded, Event, Failed, Finished
+from qm9flow.training.fit import fit
+
+TRAINING_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    Qm9FlowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a bug in a network raises: it costs its trial, never the study."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """One trial's part of a job.
+
+    Attributes:
+        number: Of the trial.
+        config: What to train.
+        checkpoint: Where to go on, None to start anew.
+    """
+
+    number: int
+    config: TrainConfig
+    checkpoint: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one slot trains.
+
+    Attributes:
+        trials: One, or several that are trained side by side.
+    """
+
+    trials: tuple[TrialJob, ...]
+
+
+@dataclass(frozen=True)
+class TrialEvent:
+    """What a training said.
+
+    Attributes:
+        number: Of the trial.
+        event: What it said.
+    """
+
+    number: int
+    event: Event
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an epoch brought.
+
+    Attributes:
+        slot: Where it was trained.
+        events: Of all trials in the slot, in order. A worker that died answers with a `Failed`
+            (`crash`) for each of its trials.
+    """
+
+    slot: int
+    events: tuple[TrialEvent, ...]
+
+
+class Executor(ABC):
+    """Slots that train jobs.
+
+    For each slot: `start`, then in turn `advance` and, when it has answered, `collect`, until all
+    trials have ended or are closed. At most one epoch is in flight in a slot.
+    """
+
+    @property
+    @abstractmethod
+    def slots(self) -> int:
+        """How many jobs can be in work at a time; slots count from 0."""
+
+    @abstractmethod
+    def start(self, slot: int, job: Job) -> None:
+        """Put a job into an empty slot. Nothing is trained yet.
+
+        Args:
+            slot: Which.
+            job: What to train.
+        """
+
+    @abstractmethod
+    def advance(self, slot: int) -> None:
+        """Ask for one epoch of every trial in a slot; returns at once.
+
+        Args:
+            slot: Which.
+        """
+
+    @abstractmethod
+    def collect(self) -> list[Answer]:
+        """Wait until at least one slot that was asked has answered.
+
+        Returns:
+            The answers since the last call; none if no slot was asked.
+        """
+
+    @abstractmethod
+    def close(self, slot: int, number: int) -> None:
+        """Take a trial out of a slot, trained to its end or not.
+
+        Args:
+            slot: Which.
+            number: Of the trial; nothing happens if it is not there.
+        """
+
+    @abstractmethod
+    def shut_down(self) -> None:
+        """Drop all jobs and free what the slots hold."""
+
+
+Stream = Generator[Event, None, None]
+
+
+class InProcessExecutor(Executor):
+    """One slot, in this process: an epoch is trained inside `collect`."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        """Nothing is trained yet.
+
+        Args:
+            dataset: All molecules.
+        """
+        self._dataset = dataset
+        self._trials: dict[int, tuple[TrialJob, Stream | None]] = {}
+        self._asked: deque[int] = deque()
+
+    @property
+    def slots(self) -> int:
+        """One."""
+        return 1
+
+    def start(self, slot: int, job: Job) -> None:
+        """Put a job into the slot.
+
+        Args:
+            slot: 0.
+            job: What to train.
+        """
+        assert slot == 0, f"there is no slot {slot}"
+        assert not self._trials, "the slot is not empty"
+        self._trials = {item.number: (item, None) for item in job.trials}
+
+    def advance(self, slot: int) -> None:
+        """Ask for an epoch.
+
+        Args:
+            slot: 0.
+        """
+        if slot not in self._asked:
+            self._asked.append(slot)
+
+    def collect(self) -> list[Answer]:
+        """Train the epoch that was asked for.
+
+        Returns:
+            The answer.
+        """
+        if not self._asked:
+            return []
+        slot = self._asked.popleft()
+        events = [
+            TrialEvent(number, event)
+            for number in list(self._trials)
+            for event in self._epoch(number)
+        ]
+        return [Answer(slot, tuple(events))]
+
+    def _epoch(self, number: int) -> list[Event]:
+        job, stream = self._trials[number]
+        events: list[Event] = []
+        try:
+            if stream is None:
+                stream = _open(job, self._dataset)
+                self._trials[number] = (job, stream)
+            for event in stream:
+                events.append(event)
+                if _is_pause(event, job.config):
+                    break
+        except TRAINING_ERRORS as error:
+            log.error("the training of trial %d crashed", number, exc_info=error)
+            events.append(Failed("crash", f"{type(error).__name__}: {error}"))
+        return events
+
+    def close(self, slot: int, number: int) -> None:
+        """Take a trial out of the slot.
+
+        Args:
+            slot: 0.
+            number: Of the trial.
+        """
+        _, stream = self._trials.pop(number, (None, None))
+        if stream is not None:
+            stream.close()
+
+    def shut_down(self) -> None:
+        """Drop all trials."""
+        for number in list(self._trials):
+            self.close(0, number)
+        self._asked.clear()
+
+
+def _open(job: TrialJob, dataset: Dataset) -> Stream:
+    """A checkpoint that cannot be used costs time, not the trial."""
+    try:
+        return fit(job.config, dataset, checkpoint=job.checkpoint)
+    except CheckpointError as error:
+        log.warning("trial %d starts anew, its checkpoint cannot be used: %s", job.number, error)
+        return fit(job.config, dataset)
+
+
+def _is_pause(event: Event, config: TrainConfig) -> bool:
+    """Whether the next event would cost another epoch, or never comes."""
+    if isinstance(event, EpochEnded):
+        return event.epoch % config.checkpoint_every != 0
+    return isinstance(event, CheckpointReady | Finished | Failed)
