@@ -20,10 +20,13 @@ from qm9flow.targets import derive
 MAX_ATOMS = 256
 """Atoms a molecule may have; cost and memory grow with the square."""
 
-MAX_PAIRS = 65_536
-"""Pairs of atoms, padding included, in one run of the graph (a larger molecule runs alone)."""
+MAX_PAIRS = {"cpu": 16_384, "cuda": 1_048_576}
+"""Pairs of atoms, padding included, in one run of the graph (a larger molecule runs alone).
 
-_RUN_COST_PAIRS = 2_000
+On a CPU larger runs are no faster, they only take more memory; a GPU needs them to be busy.
+"""
+
+_RUN_COST_PAIRS = 300
 """Pairs that cost about as much time as starting one more run."""
 
 Floats = npt.NDArray[np.float64]
@@ -53,7 +56,7 @@ class Predictor:
         provider: Provider = "auto",
         threads: int | None = None,
         max_atoms: int = MAX_ATOMS,
-        max_pairs: int = MAX_PAIRS,
+        max_pairs: int | None = None,
     ) -> None:
         """Open a model.
 
@@ -62,7 +65,7 @@ class Predictor:
             provider: Where to run: `auto`, `cpu` or `cuda`.
             threads: Threads inside one operation; None means one for each usable core.
             max_atoms: Molecules of more atoms are refused.
-            max_pairs: Most pairs of atoms, padding included, in one run.
+            max_pairs: Most pairs of atoms, padding included, in one run; None means `MAX_PAIRS`.
 
         Raises:
             ConfigError: There is no such provider, or `threads` is below 1.
@@ -73,7 +76,7 @@ class Predictor:
         path = path / "model.onnx" if path.is_dir() else path
         self.session: Session = open_session(path, provider, threads)
         self.max_atoms = max_atoms
-        self.max_pairs = max_pairs
+        self.max_pairs = max_pairs or MAX_PAIRS[self.session.active]
         if self.session.targets not in properties.TARGET_SETS.values():
             raise InferenceError(
                 f"{path} predicts {', '.join(self.session.targets)}; this version of qm9flow "

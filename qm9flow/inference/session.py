@@ -63,6 +63,7 @@ class Session:
         requested: The provider that was asked for.
         active: The provider that runs the graph.
         note: Why `active` is not the first choice; empty where it is.
+        targets: Names of the outputs' columns.
         metadata: What the graph says about itself, by key.
     """
 
@@ -70,12 +71,8 @@ class Session:
     requested: Provider
     active: Literal["cpu", "cuda"]
     note: str
+    targets: tuple[str, ...]
     metadata: dict[str, str]
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        """Names of the outputs' columns."""
-        return tuple(json.loads(self.metadata["targets"]))
 
     def run(
         self, numbers: npt.NDArray[np.int64], positions: npt.NDArray[np.float32]
@@ -153,7 +150,9 @@ def open_session(path: Path, provider: Provider = "auto", threads: int | None = 
         logger.warning("using the CPU although there is a GPU: %s", note)
     active: Literal["cpu", "cuda"] = "cuda" if _CUDA in runtime.get_providers() else "cpu"
     logger.info("opened %s on %s", path, active)
-    return Session(runtime, provider, active, note, _checked_metadata(runtime, path))
+    targets = _checked_targets(runtime, path)
+    metadata: dict[str, str] = runtime.get_modelmeta().custom_metadata_map
+    return Session(runtime, provider, active, note, targets, metadata)
 
 
 def _options(threads: int | None) -> onnxruntime.SessionOptions:
@@ -210,7 +209,7 @@ def _why_no_gpu(said: str) -> str:
     return f"its CUDA libraries cannot be loaded{detail}; install qm9flow[gpu]"
 
 
-def _checked_metadata(runtime: onnxruntime.InferenceSession, path: Path) -> dict[str, str]:
+def _checked_targets(runtime: onnxruntime.InferenceSession, path: Path) -> tuple[str, ...]:
     inputs = {item.name: item.type for item in runtime.get_inputs()}
     outputs = [item.name for item in runtime.get_outputs()]
     if inputs != _INPUTS or _OUTPUT not in outputs:
@@ -218,9 +217,8 @@ def _checked_metadata(runtime: onnxruntime.InferenceSession, path: Path) -> dict
             f"{path} is no model of qm9flow's: it takes {inputs} and gives {outputs}, "
             f"expected {_INPUTS} and {_OUTPUT!r}; export it again with `qm9flow export`"
         )
-    metadata: dict[str, str] = runtime.get_modelmeta().custom_metadata_map
     try:
-        names = json.loads(metadata["targets"])
+        names = json.loads(runtime.get_modelmeta().custom_metadata_map["targets"])
     except (KeyError, ValueError) as error:
         raise InferenceError(
             f"{path} does not name its targets; export it again with `qm9flow export`"
@@ -228,4 +226,4 @@ def _checked_metadata(runtime: onnxruntime.InferenceSession, path: Path) -> dict
     columns = runtime.get_outputs()[outputs.index(_OUTPUT)].shape[-1]
     if not isinstance(names, list) or (isinstance(columns, int) and columns != len(names)):
         raise InferenceError(f"{path} names {names!r} as targets of {columns} output columns")
-    return metadata
+    return tuple(names)
