@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import safetensors
 import torch
 from safetensors.torch import load, save
@@ -85,15 +87,34 @@ class Checkpoint:
         Raises:
             CheckpointError: It is missing, or of another shape or dtype.
         """
-        if name not in self.tensors:
-            raise CheckpointError(f"the checkpoint lacks the tensor {name!r}")
-        value = self.tensors[name]
+        value = self._find(name)
         if value.shape != like.shape or value.dtype != like.dtype:
             raise CheckpointError(
                 f"tensor {name!r} of the checkpoint is {tuple(value.shape)} {value.dtype}, "
                 f"this training needs {tuple(like.shape)} {like.dtype}"
             )
         return value
+
+    def rows(self, name: str, width: int) -> npt.NDArray[np.float64]:
+        """One table of float64, checked.
+
+        Args:
+            name: Its name.
+            width: Its number of columns.
+
+        Returns:
+            (n, width).
+
+        Raises:
+            CheckpointError: It is missing, or of another width or dtype.
+        """
+        value = self._find(name)
+        return self.tensor(name, torch.empty((len(value), width), dtype=torch.float64)).numpy()
+
+    def _find(self, name: str) -> Tensor:
+        if name not in self.tensors:
+            raise CheckpointError(f"the checkpoint lacks the tensor {name!r}")
+        return self.tensors[name]
 
 
 def config_digest(config: TrainConfig, data_digest: str) -> str:

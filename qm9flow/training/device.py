@@ -97,13 +97,9 @@ def peak_memory_mb(device: torch.device) -> float:
     return peak / _MEBIBYTE if sys.platform == "darwin" else peak / 1024
 
 
-def release_memory(device: torch.device) -> None:
-    """Give cached device memory back, so that the next training finds it.
-
-    Args:
-        device: The device of the training that ended.
-    """
-    if device.type == "cuda":
+def release_memory() -> None:
+    """Give cached memory of a GPU back, so that the next training, of any process, finds it."""
+    if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
 

@@ -5,10 +5,10 @@ from collections.abc import Generator
 
 from qm9flow.config import TrainConfig
 from qm9flow.data.store import Dataset
-from qm9flow.errors import ConfigError
+from qm9flow.errors import CheckpointError, Qm9FlowError
 from qm9flow.training.allocator import keep_freed_memory
 from qm9flow.training.checkpoint import Checkpoint, config_digest, pack, unpack
-from qm9flow.training.device import is_out_of_memory, pick_device, release_memory, thread_count
+from qm9flow.training.device import is_out_of_memory, release_memory, thread_count
 from qm9flow.training.events import CheckpointReady, Event, Failed
 from qm9flow.training.session import DivergedError, Session
 
@@ -63,11 +63,13 @@ def _events(
             if ended.epoch % config.checkpoint_every == 0 or session.ending() is not None:
                 yield CheckpointReady(ended.epoch, pack(session.checkpoint(), digest))
         yield session.finish(ending)
-    except (ConfigError, DivergedError, MemoryError, RuntimeError) as error:
+    except CheckpointError:
+        raise
+    except (Qm9FlowError, MemoryError, RuntimeError) as error:
         failure = _failure(error, session)
     finally:
         del session
-        release_memory(pick_device("auto"))
+        release_memory()
     if failure is not None:
         yield failure
 
@@ -77,7 +79,7 @@ def _failure(error: Exception, session: Session | None) -> Failed:
     if isinstance(error, DivergedError):
         gradients = None if session is None else session.monitor.summarise()
         return Failed(error.reason, str(error), gradients)
-    if isinstance(error, ConfigError):
+    if isinstance(error, Qm9FlowError):
         return Failed("impossible", str(error))
     where = "before the first epoch" if session is None else f"in epoch {session.progress.epoch}"
     if is_out_of_memory(error):

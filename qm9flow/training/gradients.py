@@ -148,17 +148,21 @@ class GradientMonitor:
             verdict=verdict,
         )
 
+    @property
+    def row_width(self) -> int:
+        """Numbers a sample has in `history_rows`."""
+        return 2 + 2 * len(self.flat.layers)
+
     def history_rows(self) -> npt.NDArray[np.float64]:
         """The history as numbers, for a checkpoint.
 
         Returns:
             (n_samples, 2 + 2 n_layers): loss, norm, gradient_rms, elasticity.
         """
-        width = 2 + 2 * len(self.flat.layers)
         rows = [
             np.concatenate([[s.loss, s.norm], s.gradient_rms, s.elasticity]) for s in self.history
         ]
-        return np.array(rows, dtype=np.float64).reshape(-1, width)
+        return np.array(rows, dtype=np.float64).reshape(-1, self.row_width)
 
     def restore(
         self, rows: npt.NDArray[np.float64], first_loss: float | None, worst: Verdict

@@ -10,6 +10,7 @@ from torch import nn
 from qm9flow.config import TrainConfig
 from qm9flow.data.resident import ResidentMolecules
 from qm9flow.data.store import Dataset
+from qm9flow.errors import DataError
 from qm9flow.properties import TARGETS
 from qm9flow.targets import TargetCodec
 from qm9flow.training.metrics import (
@@ -60,10 +61,12 @@ class LoadedData:
 
         Raises:
             ConfigError: The split has fewer molecules than asked for.
+            DataError: A target is NaN or infinite.
         """
         sample = training_sample(config, dataset)
         train, validation = sample.train, sample.validation
         counts, truth = dataset.counts(), dataset.truth()
+        _refuse_holes(truth, np.concatenate([train, validation]))
         codec = codec_for(config, counts[train], truth[train])
         columns = [TARGETS.index(name) for name in codec.names]
         encoded = codec.encode(counts[train], truth[train][:, columns])
@@ -90,3 +93,12 @@ class LoadedData:
         encoded = predicted.cpu().numpy().astype(np.float64)
         values = all_targets(self.codec, encoded, self.counts, self.rotational_ghz)
         return validation_metrics(values, self.truth, self.scale)
+
+
+def _refuse_holes(truth: Floats, molecules: npt.NDArray[np.int64]) -> None:
+    bad = molecules[~np.isfinite(truth[molecules]).all(axis=1)]
+    if len(bad):
+        raise DataError(
+            f"{len(bad)} molecules have targets that are NaN or infinite, the first at place "
+            f"{bad[0]} of the data set; prepare the data anew"
+        )

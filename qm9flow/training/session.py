@@ -272,7 +272,7 @@ class Session:
             {name: checkpoint.tensor(_OPTIMIZER + name, like) for name, like in blank.items()}
         )
         self.monitor.restore(
-            checkpoint.tensors["gradient_history"].numpy(),
+            checkpoint.rows("gradient_history", self.monitor.row_width),
             checkpoint.progress.first_loss,
             checkpoint.progress.worst_verdict,
         )

@@ -1,0 +1,97 @@
+"""Verdicts on made-up gradients."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qm9flow.training.verdicts import CONSECUTIVE, SEVERITY, Sample, judge, worse
+
+LAYERS = 6
+
+
+def sample(
+    loss: float = 1.0, rms: float | list[float] = 0.1, elasticity: float = 0.1, norm: float = 1.0
+) -> Sample:
+    gradients = np.broadcast_to(np.asarray(rms, dtype=float), LAYERS)
+    return Sample(loss, gradients, np.full(LAYERS, elasticity), norm)
+
+
+FADING = list(np.geomspace(1e-9, 1e-1, LAYERS))
+
+
+def test_no_samples_and_few_samples_are_healthy() -> None:
+    assert judge([], 1.0) == "healthy"
+    assert judge([sample(rms=FADING)] * (CONSECUTIVE - 1), 1.0) == "healthy"
+
+
+def test_early_layers_far_below_the_last_are_vanishing() -> None:
+    assert judge([sample(rms=FADING)] * CONSECUTIVE, 1.0) == "vanishing"
+
+
+def test_early_layers_without_any_gradient_are_vanishing() -> None:
+    dead_relu = sample(rms=[0, 0, 0, 0, 0, 0.3])
+    assert judge([dead_relu] * CONSECUTIVE, 1.0) == "vanishing"
+
+
+def test_slopes_that_change_nothing_are_vanishing() -> None:
+    assert judge([sample(elasticity=1e-9)] * CONSECUTIVE, 1.0) == "vanishing"
+
+
+def test_one_weak_layer_is_no_verdict() -> None:
+    assert judge([sample(rms=[1e-9, 1, 1, 1, 1, 1])] * 20, 1.0) == "healthy"
+
+
+def test_one_good_sample_in_between_is_healthy() -> None:
+    weak, good = sample(rms=FADING), sample()
+    assert judge([weak] * 4 + [good] + [weak] * 4, 1.0) == "healthy"
+    assert judge([good] + [weak] * 5, 1.0) == "vanishing"
+
+
+def test_a_loss_far_above_the_first_is_exploding() -> None:
+    assert judge([sample(loss=2e3)] * CONSECUTIVE, 1.0) == "exploding"
+    assert judge([sample(loss=2e3)] * CONSECUTIVE, 1e3) == "healthy"
+
+
+def test_growing_gradients_far_above_the_usual_are_exploding() -> None:
+    usual = [sample(norm=2.0)] * 10
+    growing = [sample(norm=2e5 * 10**i) for i in range(CONSECUTIVE)]
+    assert judge(usual + growing, 1.0) == "exploding"
+    assert judge(usual + growing[::-1], 1.0) == "healthy"
+    assert judge(usual + growing[: CONSECUTIVE - 1], 1.0) == "healthy"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_nan_and_inf_are_dead_at_once(value: float) -> None:
+    assert judge([sample(loss=value)], 1.0) == "dead"
+    assert judge([sample(), sample(norm=value)], 1.0) == "dead"
+
+
+@given(
+    st.floats(1e-6, 1e6),
+    st.lists(
+        st.tuples(st.floats(1e-3, 1e5), st.floats(1e-3, 1e9), st.sampled_from([0.1, 1e-9])),
+        max_size=12,
+    ),
+)
+def test_the_unit_of_the_loss_does_not_matter(
+    unit: float, rows: list[tuple[float, float, float]]
+) -> None:
+    def samples(factor: float) -> list[Sample]:
+        return [
+            sample(loss * factor, [weak * factor] * 3 + [factor] * 3, 0.1, norm * factor)
+            for loss, norm, weak in rows
+        ]
+
+    first = rows[0][0] if rows else 1.0
+    # the next larger power of two, so that the factor rounds nothing
+    factor = 2.0 ** math.ceil(math.log2(unit))
+    assert judge(samples(1.0), first) == judge(samples(factor), first * factor)
+
+
+def test_worse_is_the_more_serious() -> None:
+    for i, low in enumerate(SEVERITY):
+        for high in SEVERITY[i:]:
+            assert worse(low, high) == worse(high, low) == high
