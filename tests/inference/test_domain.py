@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from qm9flow.data.store import Dataset
+from qm9flow.inference.domain import QM9_MAX_ATOMS, QM9_MAX_HEAVY, QM9_MIN_ATOMS, doubts
+from qm9flow.molecules.molecule import Molecule
+
+
+def chain(elements: list[int], step: float = 1.2, geometry: str = "dft") -> Molecule:
+    positions = np.zeros((len(elements), 3))
+    positions[:, 0] = np.arange(len(elements)) * step
+    return Molecule(np.array(elements), positions, geometry)  # type: ignore[arg-type]
+
+
+def test_limits_are_those_of_the_data(dataset: Dataset) -> None:
+    heavy = dataset.counts()[:, 2:].sum(axis=1)
+    assert dataset.sizes.max() == QM9_MAX_ATOMS
+    assert dataset.sizes.min() == QM9_MIN_ATOMS
+    assert heavy.max() == QM9_MAX_HEAVY
+
+
+def test_molecules_of_qm9_raise_no_doubt(dataset: Dataset) -> None:
+    for index in range(0, len(dataset), 997):
+        assert doubts(dataset.molecule(index), cutoff_angstrom=5.0) == ()
+
+
+@pytest.mark.parametrize(
+    ("molecule", "words"),
+    [
+        (chain([6, 1, 1], geometry="smiles"), ["SMILES"]),
+        (chain([6, 1, 1], geometry="approximate"), ["approximate"]),
+        (chain([6] * 10), ["10 heavy atoms"]),
+        (chain([6] * 9 + [1] * 21), ["30 atoms"]),
+        (chain([1]), ["atoms: 1"]),
+        (chain([6, 1, 1], step=6.0), ["6.0 angstrom"]),
+        (chain([6] * 30, step=6.0, geometry="smiles"), ["SMILES", "heavy", "30 atoms", "5 ang"]),
+    ],
+)
+def test_doubts_are_named(molecule: Molecule, words: list[str]) -> None:
+    found = doubts(molecule, cutoff_angstrom=5.0)
+    assert len(found) == len(words)
+    for sentence, word in zip(found, words, strict=True):
+        assert word in sentence

@@ -1,0 +1,243 @@
+"""The Predictor on a real, small network."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_models
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qm9flow.data.store import Dataset
+from qm9flow.errors import (
+    CoincidentAtomsError,
+    ConfigError,
+    InferenceError,
+    NonFiniteError,
+    TooLargeError,
+    UnsupportedElementError,
+)
+from qm9flow.inference.predictor import (
+    MAX_ATOMS,
+    Prediction,
+    Predictor,
+    groups_of_similar_size,
+)
+from qm9flow.molecules.molecule import Molecule
+from qm9flow.properties import BY_NAME, LEARNED, TARGETS
+from qm9flow.units import RT_EV
+
+HYDROGEN = Molecule(np.array([1]), np.zeros((1, 3)))
+NITROGEN = Molecule(np.array([7, 7]), np.array([[0, 0, 0], [0, 0, 1.1]]))
+
+
+def line(n: int) -> Molecule:
+    """A bent chain of n carbon atoms."""
+    steps = np.arange(n)[:, None] * np.array([1.2, 0.0, 0.0])
+    return Molecule(np.full(n, 6), steps + (np.arange(n) % 2)[:, None] * np.array([0, 0.6, 0]))
+
+
+def some(dataset: Dataset, n: int, seed: int = 0) -> list[Molecule]:
+    chosen = np.random.default_rng(seed).integers(0, len(dataset), n)
+    return [dataset.molecule(int(index)) for index in chosen]
+
+
+def test_answers_all_targets_as_python_floats(predictor: Predictor, dataset: Dataset) -> None:
+    (prediction,) = predictor.predict([dataset.molecule(100)])
+    assert tuple(prediction.values) == TARGETS
+    assert all(type(value) is float for value in prediction.values.values())
+    assert prediction.warnings == ()
+    assert predictor.units["u0"] == "eV"
+
+
+def test_same_numbers_as_the_network(predictor: Predictor, dataset: Dataset) -> None:
+    molecules = some(dataset, 40)
+    model = small_models.network(dataset)
+    predictions = predictor.predict(molecules)
+    for molecule, prediction in zip(molecules, predictions, strict=True):
+        with torch.no_grad():
+            expected = model(
+                torch.tensor(molecule.numbers[None]),
+                torch.tensor(molecule.positions[None], dtype=torch.float32),
+            )[0]
+        for name, value in zip(LEARNED, expected.tolist(), strict=True):
+            accuracy = BY_NAME[name].chemical_accuracy
+            assert accuracy is not None
+            assert prediction.values[name] == pytest.approx(value, abs=1e-3 * accuracy), name
+
+
+def test_alone_or_in_a_batch_the_numbers_are_the_same(
+    predictor: Predictor, dataset: Dataset
+) -> None:
+    """Within 1e-3 of chemical accuracy, whatever stands beside it, single atoms included."""
+    molecules = [*some(dataset, 60, seed=1), HYDROGEN, NITROGEN, line(40)]
+    together = predictor.predict(molecules)
+    for molecule, beside in zip(molecules, together, strict=True):
+        (alone,) = predictor.predict([molecule])
+        for name, value in alone.values.items():
+            accuracy = BY_NAME[name].chemical_accuracy
+            if value is None:
+                assert beside.values[name] is None
+            elif accuracy is None:
+                assert beside.values[name] == pytest.approx(value, rel=1e-9)
+            else:
+                assert beside.values[name] == pytest.approx(value, abs=1e-3 * accuracy), name
+
+
+def test_results_keep_the_order(predictor: Predictor, dataset: Dataset) -> None:
+    molecules = some(dataset, 30, seed=2)
+    forward = [item.values["u0"] for item in predictor.predict(molecules)]
+    backward = [item.values["u0"] for item in predictor.predict(molecules[::-1])]
+    np.testing.assert_allclose(backward[::-1], forward, atol=4e-5)
+    assert len(set(forward)) > 20
+
+
+def test_place_and_orientation_do_not_matter(predictor: Predictor, dataset: Dataset) -> None:
+    molecule = dataset.molecule(5000)
+    moved = Molecule(molecule.numbers, molecule.positions[:, [1, 2, 0]] + 3000.0)
+    before, after = predictor.predict([molecule, moved])
+    for name in LEARNED:
+        accuracy = BY_NAME[name].chemical_accuracy
+        assert accuracy is not None
+        assert after.values[name] == pytest.approx(before.values[name], abs=1e-3 * accuracy)
+
+
+def test_derived_targets_agree_with_learned_ones(predictor: Predictor, dataset: Dataset) -> None:
+    (prediction,) = predictor.predict([dataset.molecule(777)])
+    values = {name: value or 0.0 for name, value in prediction.values.items()}
+    assert values["gap"] == pytest.approx(values["lumo"] - values["homo"], abs=1e-12)
+    assert values["h"] == pytest.approx(values["u"] + RT_EV, abs=1e-9)
+    assert -200 < values["u0_atom"] < -5
+    assert values["u0"] < -500
+
+
+def test_rotational_constants_come_from_the_geometry(
+    predictor: Predictor, dataset: Dataset
+) -> None:
+    indices = range(10, 5000, 499)
+    predictions = predictor.predict([dataset.molecule(i) for i in indices])
+    for index, prediction in zip(indices, predictions, strict=True):
+        expected = [value or None for value in dataset.rotational_ghz[index].tolist()]
+        assert [prediction.values[name] for name in "abc"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_rotational_constants_that_do_not_exist_are_none(predictor: Predictor) -> None:
+    atom, linear = predictor.predict([HYDROGEN, NITROGEN])
+    assert [atom.values[name] for name in "abc"] == [None, None, None]
+    assert linear.values["a"] is None
+    assert linear.values["b"] == pytest.approx(linear.values["c"])
+
+
+def test_targets_can_be_chosen(predictor: Predictor, dataset: Dataset) -> None:
+    (prediction,) = predictor.predict([dataset.molecule(3)], targets=["u0", "gap", "u0"])
+    assert list(prediction.values) == ["u0", "gap"]
+
+
+@pytest.mark.parametrize("targets", [["u0", "colour"], []])
+def test_unknown_target_names_the_known_ones(
+    predictor: Predictor, dataset: Dataset, targets: list[str]
+) -> None:
+    with pytest.raises(ConfigError, match="mu, alpha, homo"):
+        predictor.predict([dataset.molecule(3)], targets)
+
+
+def test_nothing_in_nothing_out(predictor: Predictor) -> None:
+    assert predictor.predict([]) == []
+
+
+def test_bad_molecules_are_refused(predictor: Predictor) -> None:
+    zeros = np.zeros((1, 3))
+    with pytest.raises(UnsupportedElementError):
+        predictor.predict([Molecule(np.array([17]), zeros)])
+    with pytest.raises(NonFiniteError):
+        predictor.predict([Molecule(np.array([6]), zeros * np.nan)])
+    with pytest.raises(CoincidentAtomsError):
+        predictor.predict([Molecule(np.array([6, 6]), np.zeros((2, 3)))])
+    with pytest.raises(TooLargeError, match=str(MAX_ATOMS)):
+        predictor.predict([line(MAX_ATOMS + 1)])
+
+
+def test_a_bad_molecule_does_not_touch_the_others(predictor: Predictor, dataset: Dataset) -> None:
+    good = some(dataset, 3)
+    bad = Molecule(np.array([6, 6]), np.zeros((2, 3)))
+    results = predictor.predict_each([bad, good[0], good[1], bad, good[2]])
+    assert isinstance(results[0], CoincidentAtomsError)
+    assert isinstance(results[3], CoincidentAtomsError)
+    assert [results[i] for i in (1, 2, 4)] == predictor.predict(good)
+
+
+def test_largest_allowed_molecule_is_answered(predictor: Predictor) -> None:
+    (prediction,) = predictor.predict([line(MAX_ATOMS)])
+    assert prediction.values["u0"] is not None
+    assert any("heavy atoms" in warning for warning in prediction.warnings)
+
+
+def test_geometry_that_is_not_dfts_is_said(predictor: Predictor, dataset: Dataset) -> None:
+    molecule = dataset.molecule(50)
+    rough = Molecule(molecule.numbers, molecule.positions, "smiles")
+    (prediction,) = predictor.predict([rough])
+    assert any("B3LYP" in warning for warning in prediction.warnings)
+
+
+def test_raw_networks_answer_for_themselves(tmp_path: Path) -> None:
+    """All 19 as the network gives them, but for what the geometry alone decides."""
+    path = tmp_path / "model.onnx"
+    small_models.hand_made(path, TARGETS)
+    (prediction,) = Predictor(path, provider="cpu").predict([NITROGEN])
+    values = prediction.values
+    assert [values[name] for name in TARGETS[:16]] == [7.0 + k for k in range(16)]
+    assert values["gap"] != values["lumo"] - values["homo"]  # type: ignore[operator]
+    assert values["a"] is None
+    assert values["b"] == pytest.approx(59.7, abs=1)
+
+
+def test_values_that_are_not_finite_become_none(
+    predictor: Predictor, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = np.full((1, len(LEARNED)), np.nan)
+    monkeypatch.setattr(Predictor, "_run", lambda self, molecules: broken)
+    (prediction,) = predictor.predict([dataset.molecule(9)], targets=["u0", "a"])
+    assert prediction.values["u0"] is None
+    assert prediction.values["a"] is not None
+    assert "no finite value for u0" in prediction.warnings[-1]
+
+
+def test_network_of_unknown_targets_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    small_models.hand_made(path, ["mu", "alpha"])
+    with pytest.raises(InferenceError, match="mu, alpha"):
+        Predictor(path, provider="cpu")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 80), max_size=200), st.integers(1, 20_000))
+def test_groups_hold_each_molecule_once_and_stay_small(sizes: list[int], max_pairs: int) -> None:
+    array = np.array(sizes, dtype=np.int64)
+    groups = [group.tolist() for group in groups_of_similar_size(array, max_pairs)]
+    assert sorted(index for group in groups for index in group) == list(range(len(sizes)))
+    for group in groups:
+        assert len(group) == 1 or len(group) * array[group].max() ** 2 <= max_pairs
+
+
+def test_inference_needs_no_torch(bundle: Path) -> None:
+    code = (
+        "import sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from qm9flow.inference.predictor import Predictor\n"
+        "from qm9flow.molecules.molecule import Molecule\n"
+        f"predictor = Predictor(Path({str(bundle)!r}), provider='cpu', threads=1)\n"
+        "atom = Molecule(np.array([6]), np.zeros((1, 3)))\n"
+        "assert predictor.predict([atom])[0].values['u0'] < -900\n"
+        "heavy = {'torch', 'optuna', 'ray', 'mlflow', 'onnx'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_prediction_is_plain_data(predictor: Predictor, dataset: Dataset) -> None:
+    assert isinstance(predictor.predict([dataset.molecule(1)])[0], Prediction)
