@@ -6,6 +6,8 @@ plus a fixed cost for starting the group's operations. The cuts below have the l
 (dynamic programming over sizes, for many steps at once).
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -18,9 +20,23 @@ GROUP_COST_PAIRS = 2000
 _STEPS_AT_ONCE = 1024
 
 
-def plan_groups(
-    step: Indices, sizes: Indices, n_steps: int, max_groups: int
-) -> tuple[Indices, Indices, Indices]:
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Groups of molecules, step after step.
+
+    Attributes:
+        step: (n_groups,), ascending, the step of each group.
+        ends: (n_groups,), where each group ends among the molecules; it starts where the one
+            before ends.
+        padded: (n_groups,), atoms that its molecules are padded to.
+    """
+
+    step: Indices
+    ends: Indices
+    padded: Indices
+
+
+def plan_groups(step: Indices, sizes: Indices, n_steps: int, max_groups: int) -> Groups:
     """Groups of all steps.
 
     Args:
@@ -30,8 +46,7 @@ def plan_groups(
         max_groups: Most groups a step.
 
     Returns:
-        (n_groups,), ascending, the step of each group; (n_groups,), the end of each group among
-        the molecules (it starts where the one before ends); (n_groups,), atoms it is padded to.
+        The groups of lowest total cost.
     """
     largest = int(sizes.max())
     found = []
@@ -47,7 +62,7 @@ def plan_groups(
     ends = np.searchsorted(
         step * (largest + 1) + sizes, group_step * (largest + 1) + padded, "right"
     )
-    return group_step, ends, padded
+    return Groups(group_step, ends, padded)
 
 
 def _cuts(below: Indices, max_groups: int) -> npt.NDArray[np.bool_]:

@@ -6,13 +6,15 @@ and a few gathers a step.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from qm9flow.data.grouping import plan_groups
+from qm9flow.data.grouping import Groups, Indices, plan_groups
 from qm9flow.data.store import Dataset
 from qm9flow.errors import ConfigError
 
@@ -48,13 +50,13 @@ class ResidentMolecules:
     numbers: Tensor
     positions: Tensor
     targets: Tensor
-    sizes: npt.NDArray[np.int64]
+    sizes: Indices
 
     @classmethod
     def load(
         cls,
         dataset: Dataset,
-        indices: npt.NDArray[np.int64],
+        indices: Indices,
         encoded: npt.NDArray[np.float64] | None,
         device: torch.device | str,
     ) -> "ResidentMolecules":
@@ -122,9 +124,8 @@ class ResidentMolecules:
         step = np.arange(n) // batch_size
         order = order[np.lexsort((self.sizes[order], step))]
         n_steps = -(-n // batch_size)
-        group_step, ends, padded = plan_groups(step, self.sizes[order], n_steps, max_groups)
-        index = torch.from_numpy(order).to(self.numbers.device)
-        return self._steps(index, group_step.tolist(), ends.tolist(), padded.tolist())
+        plan = plan_groups(step, self.sizes[order], n_steps, max_groups)
+        return self._steps(order, plan)
 
     def ordered(self, batch_atoms: int) -> Iterator[Batch]:
         """Every molecule once, by size: big batches with hardly any padding, for evaluation.
@@ -137,32 +138,36 @@ class ResidentMolecules:
         """
         order = np.argsort(self.sizes, kind="stable")
         sizes = self.sizes[order]
-        index = torch.from_numpy(order).to(self.numbers.device)
-        start = 0
-        while start < len(self):
-            ahead = sizes[start : start + max(batch_atoms, 1)]
+        ends = [0]
+        while ends[-1] < len(self):
+            ahead = sizes[ends[-1] : ends[-1] + max(batch_atoms, 1)]
             padded_atoms = ahead * np.arange(1, len(ahead) + 1)
-            end = start + max(1, int(np.searchsorted(padded_atoms, batch_atoms, "right")))
-            yield self._gather(index[start:end], int(sizes[end - 1]))
-            start = end
+            ends.append(ends[-1] + max(1, int(np.searchsorted(padded_atoms, batch_atoms, "right"))))
+        plan = Groups(np.arange(len(ends) - 1), np.array(ends[1:]), sizes[np.array(ends[1:]) - 1])
+        for step in self._steps(order, plan):
+            yield from step
 
-    def _steps(
-        self, index: Tensor, group_step: list[int], ends: list[int], padded: list[int]
-    ) -> Iterator[list[Batch]]:
-        groups: list[Batch] = []
-        start, current = 0, 0
-        for step, end, size in zip(group_step, ends, padded, strict=True):
-            if step != current:
-                yield groups
-                groups, current = [], step
-            groups.append(self._gather(index[start:end], size))
-            start = end
-        yield groups
-
-    def _gather(self, index: Tensor, size: int) -> Batch:
-        return Batch(
-            self.numbers[:, :size].index_select(0, index),
-            self.positions[:, :size].index_select(0, index),
-            self.targets.index_select(0, index),
-            index,
+    def _steps(self, order: Indices, plan: Groups) -> Iterator[list[Batch]]:
+        """The steps of a plan; what can be cut or gathered once an epoch is, not once a step."""
+        index = torch.from_numpy(order).to(self.numbers.device)
+        lengths = np.diff(plan.ends, prepend=0).tolist()
+        sizes = range(self.numbers.shape[1] + 1)
+        numbers_up_to = [self.numbers[:, :size] for size in sizes]
+        positions_up_to = [self.positions[:, :size] for size in sizes]
+        pieces = zip(
+            plan.step.tolist(),
+            plan.padded.tolist(),
+            index.split(lengths),
+            self.targets.index_select(0, index).split(lengths),
+            strict=True,
         )
+        for _, groups in groupby(pieces, key=itemgetter(0)):
+            yield [
+                Batch(
+                    numbers_up_to[size].index_select(0, places),
+                    positions_up_to[size].index_select(0, places),
+                    targets,
+                    places,
+                )
+                for _, size, places, targets in groups
+            ]

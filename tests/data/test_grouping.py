@@ -34,7 +34,8 @@ steps = st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=9), min_size=
 def test_lowest_cost(sizes_of_step: list[list[int]], max_groups: int) -> None:
     step = np.repeat(np.arange(len(sizes_of_step)), [len(sizes) for sizes in sizes_of_step])
     sizes = np.array([size for sizes in sizes_of_step for size in sorted(sizes)])
-    group_step, ends, padded = plan_groups(step, sizes, len(sizes_of_step), max_groups)
+    plan = plan_groups(step, sizes, len(sizes_of_step), max_groups)
+    group_step, ends, padded = plan.step, plan.ends, plan.padded
     starts = np.concatenate([[0], ends[:-1]])
     assert ends[-1] == len(sizes)
     assert (ends > starts).all()
@@ -53,7 +54,8 @@ def test_many_steps_are_planned_in_pieces(n_steps: int) -> None:
     rng = np.random.default_rng(n_steps)
     step = np.repeat(np.arange(n_steps), 3)
     sizes = np.sort(rng.integers(3, 30, (n_steps, 3)), axis=1).reshape(-1)
-    group_step, ends, padded = plan_groups(step, sizes, n_steps, 4)
+    plan = plan_groups(step, sizes, n_steps, 4)
+    group_step, ends, padded = plan.step, plan.ends, plan.padded
     assert np.unique(group_step).tolist() == list(range(n_steps))
     assert ends[-1] == len(sizes)
     assert (padded == sizes[ends - 1]).all()
