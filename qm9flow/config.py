@@ -55,8 +55,8 @@ class MPNNConfig:
     """Dense layers of the readout, 1 to 8."""
     hidden: int = 64
     """Hidden nodes, 2 to 512."""
-    edge_width: int = 64
-    """Width of the edge network's hidden layer."""
+    edge_width: int = 16
+    """Width of the edge network's hidden layer, which the work of a step is proportional to."""
     radial: int = 32
     """Gaussians that a distance is expanded in."""
     cutoff_angstrom: float = 5.0
@@ -250,6 +250,53 @@ class StudyConfig:
             self.keep_models is None or self.keep_models >= 1,
             f"keep_models must be at least 1, got {self.keep_models}",
         )
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """One service over HTTP."""
+
+    model: str = "champion"
+    """An alias, a version's number, or a bundle's folder."""
+    bundle: str | None = None
+    """The folder of a bundle that was fetched already; none means that `model` is looked up."""
+    version: int | None = None
+    """The fetched bundle's version."""
+    alias: str | None = None
+    """The fetched bundle's alias."""
+    device: Device = "auto"
+    """`cuda` requires a GPU; `auto` takes one where there is one."""
+    threads: int | None = None
+    """Threads inside one run of the network; none means one for each usable core."""
+    conformer_workers: int | None = None
+    """Processes that make geometries from SMILES; none means one for each usable core."""
+    max_molecules: int = 1000
+    """Molecules of a request, at most."""
+    max_body_bytes: int = 8 * 1024 * 1024
+    """Bytes of a request's body, at most."""
+    max_atoms: int = 256
+    """Atoms of a molecule, at most."""
+    max_requests: int = 64
+    """Predictions under way or waiting, at most; more are told to come back."""
+    molecule_seconds: float = 10.0
+    """Seconds for the geometry of one SMILES."""
+    geometry_seconds: float = 30.0
+    """Seconds for the geometries of one request; SMILES not done by then have timed out."""
+    request_seconds: float = 60.0
+    """Seconds for a request."""
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "conformer_workers"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"{name} must be at least 1, got {value}")
+        for name in ("max_molecules", "max_body_bytes", "max_atoms", "max_requests"):
+            _require_range(self, name, 1, 10**9)
+        for name in ("molecule_seconds", "geometry_seconds", "request_seconds"):
+            _require_range(self, name, 0.01, 240)
+
+
+SERVE_ENVIRONMENT = "QM9FLOW_SERVING"
+"""The variable that hands a `ServeConfig` to the processes of a service, as a JSON object."""
 
 
 C = TypeVar("C")
