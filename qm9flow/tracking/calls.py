@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from mlflow.exceptions import MlflowException
 
+from qm9flow.errors import TrackingError
 from qm9flow.tracking.stores import STORE_ERRORS
 
 logger = logging.getLogger(__name__)
@@ -89,8 +90,10 @@ class StoreCalls:
         while True:
             try:
                 answer = call()
-            except STORE_ERRORS as error:
-                refused = isinstance(error, MlflowException) and error.error_code in _REFUSALS
+            except (*STORE_ERRORS, TrackingError) as error:
+                refused = isinstance(error, TrackingError) or (
+                    isinstance(error, MlflowException) and error.error_code in _REFUSALS
+                )
                 if refused or time.monotonic() + pause > deadline:
                     self.errors += 1
                     self._is_away = not refused

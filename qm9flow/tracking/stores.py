@@ -157,6 +157,7 @@ def connect(stores: Stores) -> MlflowClient:
     """
     # A server's client prints links to stdout at the end of each run, into `--json` answers.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with store_errors(f"open the tracking store {stores.tracking_uri}"):
         if not _is_server(stores.tracking_uri):
             stores.base.mkdir(parents=True, exist_ok=True)

@@ -37,16 +37,16 @@ _STATUS = {
 class TensorBoardFile:
     """One event file in a trial's folder.
 
-    A trial that is resumed opens a second file whose first record tells TensorBoard to forget
-    what the first file says from `purge_step` on.
+    A trial that is resumed opens a second file, which tells TensorBoard to forget what the first
+    one says from `first_step` on.
     """
 
-    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+    def __init__(self, folder: Path, first_step: int = 0) -> None:
         """Open a new file.
 
         Args:
             folder: The trial's folder, made if missing.
-            purge_step: First epoch that this file writes again; None for a first file.
+            first_step: First epoch that this file writes, perhaps again.
 
         Raises:
             OSError: The file cannot be made.
@@ -58,9 +58,10 @@ class TensorBoardFile:
         self._writer = RecordWriter(self._file)
         self._is_described = False
         self._write(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
-        if purge_step is not None:
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._write(event_pb2.Event(wall_time=time.time(), step=purge_step, session_log=start))
+        # TensorBoard takes a folder's first START for the beginning and only further ones for a
+        # restart that replaces what was there from that step on.
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._write(event_pb2.Event(wall_time=time.time(), step=first_step, session_log=start))
 
     def _write(self, event: event_pb2.Event) -> None:
         self._writer.write(event.SerializeToString())

@@ -117,7 +117,7 @@ class TrialTracker:
             if is_new:
                 self._calls.attempt("tidy up", self._spool.discard)
                 shutil.rmtree(folder, ignore_errors=True)
-            self._open_tensorboard(folder, parameters, None if is_new else self._first_replayed())
+            self._open_tensorboard(folder, parameters, self._first_replayed())
             for record in self._spool.records:
                 self._take(record)
 
@@ -144,12 +144,12 @@ class TrialTracker:
         return records[0].event.epoch if records else self._last_logged + 1
 
     def _open_tensorboard(
-        self, folder: Path, parameters: Mapping[str, Any], purge_step: int | None
+        self, folder: Path, parameters: Mapping[str, Any], first_step: int
     ) -> None:
         """Open a file; epochs of an earlier process are written again, as they may be lost."""
 
         def work() -> None:
-            file = TensorBoardFile(folder, purge_step)
+            file = TensorBoardFile(folder, first_step)
             file.add_parameters(parameters, run_name(self.number))
             for record in self._spool.records:
                 file.add_epoch(record)
