@@ -6,6 +6,7 @@ atom or line is wrong and why. SMILES and mol blocks go through `qm9flow.molecul
 
 import math
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, cast, get_args
 
@@ -31,6 +32,8 @@ MAX_TEXT_CHARACTERS = 1_000_000
 """Longer XYZ or SDF texts cannot either."""
 
 _KNOWN = ", ".join(NUMBER_OF)
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxlong = 2, 50, 40
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)((?:[eEdD]|\*\^)[+-]?\d+)?", re.ASCII)
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf(inity)?)", re.IGNORECASE | re.ASCII)
 _ATOM = re.compile(r"([A-Za-z]{1,3})\d*", re.ASCII)
@@ -133,7 +136,7 @@ def from_arrays(
     """
     if geometry not in get_args(Geometry):
         raise EmptyMoleculeError(
-            f"geometry must be one of {', '.join(get_args(Geometry))}, got {_shown(geometry)}"
+            f"geometry must be one of {', '.join(get_args(Geometry))}, got {shown(geometry)}"
         )
     numbers, positions = _plain_list(numbers, "numbers"), _plain_list(positions, "positions")
     if len(numbers) > max_atoms:
@@ -146,7 +149,7 @@ def from_arrays(
     for atom, number in enumerate(numbers, start=1):
         if type(number) is not int or number not in NUMBERS:
             raise UnsupportedElementError(
-                f"atom {atom} has the atomic number {_shown(number)}; QM9 holds only {_KNOWN} "
+                f"atom {atom} has the atomic number {shown(number)}; QM9 holds only {_KNOWN} "
                 f"({', '.join(map(str, NUMBERS))})"
             )
     rows = [
@@ -241,21 +244,31 @@ def split_sdf(text: str) -> list[str]:
     return [record for record in records if record.strip()] or [text]
 
 
+def shown(value: object) -> str:
+    """What a user sent, for an error message: short, in ASCII, whatever it is.
+
+    Args:
+        value: Anything.
+
+    Returns:
+        At most 60 characters.
+    """
+    try:
+        text = _SHORT.repr(value).encode("ascii", "backslashreplace").decode()
+    except ValueError:  # an integer of thousands of digits
+        text = f"a huge {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def _or_raise(result: Molecule | MoleculeError) -> Molecule:
     if isinstance(result, MoleculeError):
         raise result
     return result
 
 
-def _shown(value: object) -> str:
-    """A value in an error message: short, and in ASCII, so that every client can show it."""
-    text = ascii(value) if not isinstance(value, int) or abs(value) < 10**30 else "a huge number"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def _refuse_text(text: object, what: str) -> None:
     if not isinstance(text, str):
-        raise EmptyMoleculeError(f"expected {what}, got {_shown(text)}")
+        raise EmptyMoleculeError(f"expected {what}, got {shown(text)}")
     if len(text) > MAX_TEXT_CHARACTERS:
         raise TooLargeError(
             f"the text has {len(text):,} characters; the limit is {MAX_TEXT_CHARACTERS:,}"
@@ -264,7 +277,7 @@ def _refuse_text(text: object, what: str) -> None:
 
 def _smiles_job(text: object) -> Job:
     if not isinstance(text, str):
-        raise InvalidSmilesError(f"a SMILES is a text, got {_shown(text)}")
+        raise InvalidSmilesError(f"a SMILES is a text, got {shown(text)}")
     text = text.strip()
     if not text:
         raise EmptyMoleculeError("the SMILES is empty")
@@ -275,7 +288,7 @@ def _smiles_job(text: object) -> Job:
     strange = re.search(r"[^!-~]", text)
     if strange:
         raise InvalidSmilesError(
-            f"not a SMILES: character {strange.start() + 1} is {_shown(strange[0])}"
+            f"not a SMILES: character {strange.start() + 1} is {shown(strange[0])}"
         )
     return Job("smiles", text)
 
@@ -283,7 +296,7 @@ def _smiles_job(text: object) -> Job:
 def _sdf_job(text: object, geometry: object) -> Job:
     _refuse_text(text, "a mol block")
     if geometry not in ("dft", "approximate"):
-        raise EmptyMoleculeError(f"geometry must be dft or approximate, got {_shown(geometry)}")
+        raise EmptyMoleculeError(f"geometry must be dft or approximate, got {shown(geometry)}")
     block = split_sdf(cast(str, text))
     if len(block) > 1:
         raise EmptyMoleculeError(f"the SDF text holds {len(block)} molecules: give one at a time")
@@ -303,14 +316,14 @@ _FORMS: dict[str, tuple[set[str], set[str]]] = {
 
 def _read(record: object, max_atoms: int) -> Molecule | Job:
     if not isinstance(record, Mapping):
-        raise EmptyMoleculeError(f"a molecule must be an object, got {_shown(record)}")
+        raise EmptyMoleculeError(f"a molecule must be an object, got {shown(record)}")
     keys = set(record)
     form = next((f for f, (must, may) in _FORMS.items() if must <= keys <= must | may), None)
     if form is None:
         raise EmptyMoleculeError(
             'a molecule is {"smiles": ...}, {"xyz": ...}, {"sdf": ...} or {"numbers": ..., '
             '"positions": ...}, all but the first with "geometry" if you like; got the keys '
-            f"{_shown(sorted(map(str, keys)))}"
+            f"{shown(sorted(map(str, keys)))}"
         )
     if form == "smiles":
         return _smiles_job(record["smiles"])
@@ -318,7 +331,7 @@ def _read(record: object, max_atoms: int) -> Molecule | Job:
         return _sdf_job(record["sdf"], record.get("geometry", "approximate"))
     geometry = record.get("geometry", "dft")
     if geometry not in ("dft", "approximate"):
-        raise EmptyMoleculeError(f"geometry must be dft or approximate, got {_shown(geometry)}")
+        raise EmptyMoleculeError(f"geometry must be dft or approximate, got {shown(geometry)}")
     if form == "xyz":
         return from_xyz(record["xyz"], cast(Geometry, geometry), max_atoms)
     numbers, positions = record["numbers"], record["positions"]
@@ -352,7 +365,7 @@ def _xyz_head(lines: list[str], first: int) -> tuple[str, int, int]:
         if not _is_atom(lines[0]) and len(lines[0].split()) != 4:
             raise EmptyMoleculeError(
                 f"line {first + 1}: expected the number of atoms, or `symbol x y z`, got "
-                f"{_shown(lines[0])}"
+                f"{shown(lines[0])}"
             )
         return "", 0, len(lines)
     if count == 0:
@@ -368,7 +381,7 @@ def _xyz_head(lines: list[str], first: int) -> tuple[str, int, int]:
     if len(lines) > count + 2 and not comment.startswith("gdb"):
         raise EmptyMoleculeError(
             f"line {first + count + 3}: expected the end after {count} atoms, got "
-            f"{_shown(lines[count + 2])}; give one molecule at a time"
+            f"{shown(lines[count + 2])}; give one molecule at a time"
         )
     _refuse_comment(comment, first + 2)
     return comment, 2, count
@@ -385,27 +398,27 @@ def _refuse_comment(comment: str, line: int) -> None:
     columns = _PROPERTIES.search(comment)
     if columns and not columns[1].lower().startswith("species:s:1:pos:r:3"):
         raise EmptyMoleculeError(
-            f"line {line}: the first columns must be species and pos, got {_shown(columns[1])}"
+            f"line {line}: the first columns must be species and pos, got {shown(columns[1])}"
         )
 
 
 def _xyz_atom(line: str, where: str) -> tuple[int, list[float]]:
     words = line.split()
     if len(words) < 4:
-        raise EmptyMoleculeError(f"{where}: expected `symbol x y z`, got {_shown(line)}")
+        raise EmptyMoleculeError(f"{where}: expected `symbol x y z`, got {shown(line)}")
     symbol = _ATOM.fullmatch(words[0])
     number = NUMBER_OF.get(symbol[1].capitalize()) if symbol else None
     if words[0] in map(str, NUMBERS):
         number = int(words[0])
     if number is None:
-        raise UnsupportedElementError(f"{where}: {_shown(words[0])}; QM9 holds only {_KNOWN}")
+        raise UnsupportedElementError(f"{where}: {shown(words[0])}; QM9 holds only {_KNOWN}")
     return number, [_coordinate(word, where) for word in words[1:4]]
 
 
 def _coordinate(word: str, where: str) -> float:
     if not _NUMBER.fullmatch(word):
         what = "not finite" if _NOT_FINITE.fullmatch(word) else "no number"
-        raise NonFiniteError(f"{where}: the coordinate {_shown(word)} is {what}")
+        raise NonFiniteError(f"{where}: the coordinate {shown(word)} is {what}")
     return float(re.sub(r"[dD]|\*\^", "e", word))
 
 
@@ -413,16 +426,16 @@ def _plain_list(values: Any, what: str) -> list[Any]:
     if isinstance(values, np.ndarray):
         values = values.tolist()
     if not isinstance(values, list | tuple):
-        raise EmptyMoleculeError(f"{what} must be a list, got {_shown(values)}")
+        raise EmptyMoleculeError(f"{what} must be a list, got {shown(values)}")
     return list(values)
 
 
 def _position(row: Any, where: str) -> list[float]:
     if not isinstance(row, list | tuple) or len(row) != 3:
-        raise EmptyMoleculeError(f"{where}: a position is [x, y, z], got {_shown(row)}")
+        raise EmptyMoleculeError(f"{where}: a position is [x, y, z], got {shown(row)}")
     for value in row:
         if type(value) is int and abs(value) > 10**9:
-            raise NonFiniteError(f"{where}: the coordinate {_shown(value)} is too large")
+            raise NonFiniteError(f"{where}: the coordinate {shown(value)} is too large")
         if type(value) not in (int, float) or not math.isfinite(value):
-            raise NonFiniteError(f"{where}: the coordinate {_shown(value)} is no finite number")
+            raise NonFiniteError(f"{where}: the coordinate {shown(value)} is no finite number")
     return [float(value) for value in row]

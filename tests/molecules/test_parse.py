@@ -116,8 +116,8 @@ def test_xyz_is_read_in_all_its_dialects(text: str) -> None:
         (WATER.replace("water", "charge=-1 "), errors.ChargedError, ["line 2", "-1"]),
         (WATER.replace("water", "Properties=pos:R:3:species:S:1"), errors.EmptyMoleculeError, []),
         ("999999999\n\n" + "H 0 0 0\n" * 5, errors.EmptyMoleculeError, ["999999999"]),
-        ("201\n\n" + "H 0 0 0\n" * 201, errors.TooLargeError, ["201", "200"]),
-        ("H 0 0 0\n" * 201, errors.TooLargeError, ["201", "200"]),
+        ("257\n\n" + "H 0 0 0\n" * 257, errors.TooLargeError, ["257", "256"]),
+        ("H 0 0 0\n" * 257, errors.TooLargeError, ["257", "256"]),
         ("x" * 1_000_001, errors.TooLargeError, ["1,000,000"]),
     ],
 )
@@ -198,7 +198,7 @@ def test_mol_block_errors_say_why(text: str, error: type[MoleculeError], words: 
         ([1], [[0, 0, None]], errors.NonFiniteError, ["atom 1 (H)"]),
         ([1], [[0, 0, True]], errors.NonFiniteError, ["atom 1 (H)"]),
         ([1], [[0, 0, 10**400]], errors.NonFiniteError, ["atom 1 (H)", "large"]),
-        ([1] * 201, [[0, 0, 0]] * 201, errors.TooLargeError, ["201"]),
+        ([1] * 257, [[0, 0, 0]] * 257, errors.TooLargeError, ["257"]),
     ],
 )
 def test_array_errors_say_which_atom(

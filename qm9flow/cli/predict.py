@@ -1,0 +1,187 @@
+"""`qm9flow predict`: values for molecules, the same that the service gives."""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qm9flow import properties
+from qm9flow.cli.params import json_option, tracking_option
+from qm9flow.cli.progress import progress_bar
+from qm9flow.cli.show import print_json, say
+from qm9flow.errors import ConfigError, MoleculeError
+
+if TYPE_CHECKING:
+    from qm9flow.cli.molecule_files import NamedRecord
+    from qm9flow.inference.predictor import Prediction, Predictor
+
+_PATH = click.Path(path_type=Path)
+_COLUMN = 14
+
+
+@click.command()
+@click.argument("files", nargs=-1, type=_PATH)
+@click.option("--smiles", multiple=True, help="A SMILES; may be given several times.")
+@click.option("--xyz", multiple=True, type=_PATH, help="An XYZ file; several times too.")
+@click.option("--sdf", multiple=True, type=_PATH, help="An SDF or mol file; several times too.")
+@click.option(
+    "--geometry",
+    type=click.Choice(["dft", "approximate"]),
+    help="Where the files' coordinates come from.  [default: dft for XYZ, approximate for SDF]",
+)
+@click.option(
+    "--model",
+    default="champion",
+    show_default=True,
+    help="An alias, a version's number, or a bundle's folder.",
+)
+@click.option("--targets", help="Names of targets, with commas between.  [default: all 19]")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="cuda requires a GPU.",
+)
+@tracking_option
+@json_option
+def command(
+    *,
+    files: tuple[Path, ...],
+    smiles: tuple[str, ...],
+    xyz: tuple[Path, ...],
+    sdf: tuple[Path, ...],
+    geometry: str | None,
+    model: str,
+    targets: str | None,
+    device: str,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Predict molecules with a registered model.
+
+    FILES are XYZ (.xyz), SDF or mol (.sdf, .mol), or SMILES, one a line (.smi). Molecules come in
+    the order: --smiles, --xyz, --sdf, FILES.
+
+    A molecule that is refused has its error in the output. The exit status is 1 if all were
+    refused, else 0.
+
+    \b
+    Example:
+      qm9flow predict --smiles CCO --xyz water.xyz --targets gap,homo,u0_atom
+    """
+    from qm9flow.cli.molecule_files import NamedRecord, read_file
+    from qm9flow.inference.predictor import Predictor
+    from qm9flow.registry.find import find_model
+
+    named = [NamedRecord(text, {"smiles": text}) for text in smiles]
+    for kind, paths in (("xyz", xyz), ("sdf", sdf), (None, files)):
+        for path in paths:
+            named += read_file(path, kind, geometry)
+    if not named:
+        raise ConfigError("no molecule given: use --smiles, --xyz, --sdf, or name files")
+    wanted = _targets(targets)
+    found = find_model(model, tracking_uri)
+    predictor = Predictor(found.bundle, provider=device)  # type: ignore[arg-type]
+    results = _predict(predictor, named, wanted)
+    identity = {
+        "name": found.name,
+        "version": found.version,
+        "alias": found.alias,
+        "provider": predictor.provider,
+    }
+    if as_json:
+        units = {name: predictor.units[name] for name in wanted}
+        entries = [_entry(result) for result in results]
+        print_json({"model": identity, "units": units, "results": entries})
+    else:
+        say("\n".join(_report(identity, [item.name for item in named], wanted, results)))
+    if all(isinstance(result, MoleculeError) for result in results):
+        sys.exit(1)
+
+
+def _targets(names: str | None) -> tuple[str, ...]:
+    if names is None:
+        return properties.TARGETS
+    given = [name.strip() for name in names.split(",") if name.strip()]
+    if not given:
+        raise ConfigError(f"--targets names none; the targets are {', '.join(properties.TARGETS)}")
+    return tuple(dict.fromkeys(properties.get(name).name for name in given))
+
+
+def _predict(
+    predictor: "Predictor", named: "Sequence[NamedRecord]", targets: tuple[str, ...]
+) -> "list[Prediction | MoleculeError]":
+    from qm9flow.molecules.molecule import Molecule
+    from qm9flow.molecules.parse import from_records
+    from qm9flow.molecules.pool import MoleculePool
+
+    with MoleculePool() as pool, progress_bar() as progress:
+        molecules = from_records([item.record for item in named], pool, progress=progress)
+    valid = [item for item in molecules if isinstance(item, Molecule)]
+    predictions = iter(predictor.predict_each(valid, targets))
+    return [next(predictions) if isinstance(item, Molecule) else item for item in molecules]
+
+
+def _entry(result: "Prediction | MoleculeError") -> dict[str, Any]:
+    if isinstance(result, MoleculeError):
+        return {"ok": False, "error": {"code": result.code, "message": str(result)}}
+    return {"ok": True, "values": result.values, "warnings": list(result.warnings)}
+
+
+def _report(
+    identity: dict[str, Any],
+    names: Sequence[str],
+    targets: tuple[str, ...],
+    results: "Sequence[Prediction | MoleculeError]",
+) -> list[str]:
+    """A target a line, a molecule a column, as many columns as the terminal holds."""
+    version = "" if identity["version"] is None else f" version {identity['version']}"
+    alias = f" ({identity['alias']})" if identity["alias"] else ""
+    lines = [f"{identity['name']}{version}{alias} on {identity['provider']}"]
+    good = [
+        (f"{place} {name}", result)
+        for place, (name, result) in enumerate(zip(names, results, strict=True), start=1)
+        if not isinstance(result, MoleculeError)
+    ]
+    width = shutil.get_terminal_size((100, 24)).columns
+    columns = max(1, (width - 24) // (_COLUMN + 2))
+    for start in range(0, len(good), columns):
+        lines += ["", *_table(good[start : start + columns], targets)]
+    return [*lines, *_remarks(names, results)]
+
+
+def _table(good: "Sequence[tuple[str, Prediction]]", targets: tuple[str, ...]) -> list[str]:
+    heads = "".join(f"  {_short(label):>{_COLUMN}}" for label, _ in good)
+    lines = [f"{'target':10}{'unit':13}{heads}"]
+    for name in targets:
+        cells = [_number(prediction.values[name]) for _, prediction in good]
+        row = "".join(f"  {cell:>{_COLUMN}}" for cell in cells)
+        lines.append(f"{name:10}{properties.get(name).unit:13}{row}")
+    return lines
+
+
+def _remarks(names: Sequence[str], results: "Sequence[Prediction | MoleculeError]") -> list[str]:
+    """Warnings, each once with the molecules it is about, and errors."""
+    about: dict[str, list[str]] = {}
+    errors = []
+    for place, (name, result) in enumerate(zip(names, results, strict=True), start=1):
+        if isinstance(result, MoleculeError):
+            errors.append(f"Error: {place} {name}: {result} ({result.code})")
+            continue
+        for warning in result.warnings:
+            about.setdefault(warning, []).append(str(place))
+    warnings = [f"Warning: {', '.join(places)}: {text}" for text, places in about.items()]
+    remarks = [*warnings, *errors]
+    return ["", *remarks] if remarks else []
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= _COLUMN else f"{label[: _COLUMN - 3]}..."

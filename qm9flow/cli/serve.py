@@ -1,0 +1,95 @@
+"""`qm9flow serve`: the champion over HTTP, until Ctrl-C."""
+
+import signal
+from types import FrameType
+
+import click
+
+from qm9flow.cli.params import tracking_option
+from qm9flow.cli.show import say
+from qm9flow.config import Device, ServeConfig
+from qm9flow.errors import ConfigError, InferenceError
+
+_EXAMPLE = '{"molecules": [{"smiles": "CCO"}], "targets": ["gap", "u0_atom"]}'
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=3000,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
+@click.option(
+    "--model",
+    default="champion",
+    show_default=True,
+    help="An alias, a version's number, or a bundle's folder.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="auto takes a GPU where there is one.",
+)
+@click.option(
+    "--require-gpu", is_flag=True, help="Refuse to start on a CPU; same as --device cuda."
+)
+@tracking_option
+def command(
+    *,
+    host: str,
+    port: int,
+    model: str,
+    device: Device,
+    require_gpu: bool,
+    tracking_uri: str | None,
+) -> None:
+    """Serve a registered model over HTTP with BentoML.
+
+    The service has no keys: on another address than 127.0.0.1, whoever reaches the port may use
+    it.
+
+    \b
+    Example:
+      qm9flow serve --port 3000
+    """
+    from qm9flow.cli.server import address, require_bentoml, running_server
+    from qm9flow.registry.find import find_model
+
+    require_bentoml()
+    if require_gpu and device == "cpu":
+        raise ConfigError("--require-gpu and --device cpu exclude each other: leave one out")
+    host, port = address(host, port)
+    found = find_model(model, tracking_uri)
+    config = ServeConfig(
+        model=model,
+        bundle=str(found.bundle),
+        version=found.version,
+        alias=found.alias,
+        device="cuda" if require_gpu else device,
+    )
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with running_server(config, host, port) as server:
+            server.wait_until_ready()
+            which = found.bundle if found.version is None else f"version {found.version}"
+            say(
+                f"Serving {found.name} {which} at {server.url}\n\n"
+                f"  curl {server.url}/predict -H 'Content-Type: application/json' \\\n"
+                f"    -d '{_EXAMPLE}'\n\n"
+                f"What it answers: {server.url}/docs.json. Ctrl-C ends it."
+            )
+            status = server.wait()
+        raise InferenceError(f"the server ended by itself with status {status}: see its log above")
+    except KeyboardInterrupt:
+        click.echo("\nThe server has ended.", err=True)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,282 @@
+"""The OpenAPI description, as `/docs.json` gives it: written by hand, held true by tests."""
+
+from typing import Any
+
+import qm9flow
+from qm9flow.config import ServeConfig
+from qm9flow.errors import MoleculeError
+from qm9flow.properties import PROPERTIES, TARGETS
+
+WATER = "3\nwater\nO 0.0 0.0 0.1173\nH 0.0 0.7572 -0.4692\nH 0.0 -0.7572 -0.4692"
+
+Json = dict[str, Any]
+
+
+def molecule_codes() -> list[str]:
+    """Codes of a refused molecule: those of the error tree.
+
+    Returns:
+        In alphabetical order.
+    """
+    return sorted({MoleculeError.code, *(kind.code for kind in MoleculeError.__subclasses__())})
+
+
+def document(settings: ServeConfig) -> Json:
+    """The description.
+
+    Args:
+        settings: Whose limits to state.
+
+    Returns:
+        An OpenAPI 3.0 document.
+    """
+    return {
+        "openapi": "3.0.3",
+        "info": {
+            "title": "qm9flow",
+            "version": qm9flow.__version__,
+            "description": (
+                "Nineteen molecular properties as B3LYP/6-31G(2df,p) gives them in QM9, predicted "
+                "by a graph neural network from elements and geometry."
+            ),
+        },
+        "servers": [{"url": "."}],
+        "paths": {
+            "/predict": {"post": _predict(settings)},
+            "/model": {
+                "get": _get("What answers: name, version, provider, units, limits", "Model")
+            },
+            "/livez": {"get": _get("The process answers", "Alive", can_fail=False)},
+            "/readyz": {"get": _get("The model is loaded and warm", "Ready")},
+            "/metrics": {"get": _get_text("Prometheus metrics")},
+            "/docs.json": {"get": _get("This description", "Description", can_fail=False)},
+        },
+        "components": {"schemas": _schemas(settings)},
+    }
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _content(name: str, examples: Json | None = None) -> Json:
+    content: Json = {"schema": _ref(name)}
+    if examples:
+        content["examples"] = {key: {"value": value} for key, value in examples.items()}
+    return {"application/json": content}
+
+
+def _error(text: str) -> Json:
+    return {"description": text, "content": _content("Error")}
+
+
+def _get(text: str, schema: str, *, can_fail: bool = True) -> Json:
+    responses = {"200": {"description": text, "content": _content(schema)}}
+    if can_fail:
+        responses["503"] = _error("`not_ready`: the model is being loaded; `failed`: it cannot be")
+    return {"summary": text, "responses": responses}
+
+
+def _get_text(text: str) -> Json:
+    content = {"text/plain": {"schema": {"type": "string"}}}
+    return {"summary": text, "responses": {"200": {"description": text, "content": content}}}
+
+
+def _predict(settings: ServeConfig) -> Json:
+    examples = {
+        "mixed": {
+            "molecules": [{"xyz": WATER}, {"smiles": "CCO"}, {"smiles": "C1CC"}],
+            "targets": ["gap", "homo"],
+        },
+        "arrays": {
+            "molecules": [
+                {
+                    "numbers": [1, 1],
+                    "positions": [[0, 0, 0], [0, 0, 0.74]],
+                    "geometry": "approximate",
+                }
+            ]
+        },
+    }
+    return {
+        "summary": "Predict molecules",
+        "description": (
+            "One result a molecule, in their order. Each molecule is judged by itself: a bad one "
+            "has its own error and never spoils the others; if all are bad the status is still "
+            "200."
+        ),
+        "requestBody": {"required": True, "content": _content("PredictRequest", examples)},
+        "responses": {
+            "200": {
+                "description": "One result a molecule, in order",
+                "content": _content("Answer"),
+            },
+            "400": _error("`bad_request`, `unknown_target` or `too_many_molecules`"),
+            "413": _error(f"`body_too_large`: more than {settings.max_body_bytes:,} bytes"),
+            "415": _error("`unsupported_media_type`: the body is not said to be JSON"),
+            "500": _error("`internal`: the service failed"),
+            "503": _error(
+                "`not_ready` or `busy`: try again after `Retry-After` seconds; `failed`: the model "
+                "cannot be loaded"
+            ),
+            "504": _error(f"`timeout`: no answer within {settings.request_seconds:g} s"),
+        },
+    }
+
+
+def _object(properties: Json, required: list[str] | None = None, **more: Any) -> Json:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties) if required is None else required,
+        "additionalProperties": False,
+        **more,
+    }
+
+
+def _schemas(settings: ServeConfig) -> Json:
+    text = {"type": "string"}
+    return {
+        **_request_schemas(settings),
+        **_answer_schemas(),
+        "Error": _object({"error": _object({"code": text, "message": text})}),
+        "Alive": _object({"status": {"type": "string", "enum": ["alive"]}}),
+        "Ready": _object(
+            {
+                "status": {"type": "string", "enum": ["ready"]},
+                "model": _ref("ModelName"),
+                "provider": _object(
+                    {
+                        "required": {"type": "string", "enum": ["auto", "cpu", "cuda"]},
+                        "active": {"type": "string", "enum": ["cpu", "cuda"]},
+                    }
+                ),
+            }
+        ),
+        "Description": {"type": "object"},
+    }
+
+
+def _request_schemas(settings: ServeConfig) -> Json:
+    geometry = {
+        "type": "string",
+        "enum": ["dft", "approximate"],
+        "description": "dft: a minimum of B3LYP/6-31G(2df,p), as in QM9",
+    }
+    text = {"type": "string"}
+    position = {"type": "array", "items": {"type": "number"}, "minItems": 3, "maxItems": 3}
+    numbers = {
+        "type": "array",
+        "items": {"type": "integer", "enum": [1, 6, 7, 8, 9]},
+        "minItems": 1,
+        "maxItems": settings.max_atoms,
+        "description": "Atomic numbers",
+    }
+    positions = {
+        "type": "array",
+        "items": position,
+        "minItems": 1,
+        "maxItems": settings.max_atoms,
+        "description": "Positions in angstrom",
+    }
+    return {
+        "PredictRequest": _object(
+            {
+                "molecules": {
+                    "type": "array",
+                    "items": _ref("Molecule"),
+                    "maxItems": settings.max_molecules,
+                },
+                "targets": {
+                    "type": "array",
+                    "items": {"type": "string", "enum": list(TARGETS)},
+                    "minItems": 1,
+                    "nullable": True,
+                    "description": "Left out: all of them",
+                },
+            },
+            ["molecules"],
+        ),
+        "Molecule": {
+            "oneOf": [_ref("Smiles"), _ref("Xyz"), _ref("Sdf"), _ref("Arrays")],
+            "description": "A molecule of H, C, N, O and F without net charge",
+        },
+        "Smiles": _object(
+            {"smiles": text}, description="A geometry is made by RDKit: ETKDGv3, then MMFF94"
+        ),
+        "Xyz": _object({"xyz": text, "geometry": {**geometry, "default": "dft"}}, ["xyz"]),
+        "Sdf": _object(
+            {"sdf": text, "geometry": {**geometry, "default": "approximate"}},
+            ["sdf"],
+            description="One mol block (V2000 or V3000) with explicit hydrogens",
+        ),
+        "Arrays": _object(
+            {
+                "numbers": numbers,
+                "positions": positions,
+                "geometry": {**geometry, "default": "dft"},
+            },
+            ["numbers", "positions"],
+        ),
+    }
+
+
+def _answer_schemas() -> Json:
+    text = {"type": "string"}
+    identity: Json = {
+        "name": text,
+        "version": {"type": "integer", "nullable": True},
+        "alias": {"type": "string", "nullable": True},
+        "provider": {"type": "string", "enum": ["cpu", "cuda"]},
+    }
+    values = {
+        item.name: {
+            "type": "number",
+            "nullable": True,
+            "description": f"{item.description}, {item.unit}",
+        }
+        for item in PROPERTIES
+    }
+    units = {item.name: {"type": "string", "enum": [item.unit]} for item in PROPERTIES}
+    return {
+        "Answer": _object(
+            {
+                "model": _ref("ModelName"),
+                "units": _ref("Units"),
+                "results": {"type": "array", "items": _ref("Result")},
+            }
+        ),
+        "ModelName": _object(identity),
+        "Model": _object(
+            {
+                **identity,
+                "provider_required": {"type": "string", "enum": ["auto", "cpu", "cuda"]},
+                "units": _ref("Units"),
+                "limits": {"type": "object", "additionalProperties": {"type": "number"}},
+            }
+        ),
+        "Units": _object(units, []),
+        "Result": {"oneOf": [_ref("Success"), _ref("Failure")]},
+        "Success": _object(
+            {
+                "ok": {"type": "boolean", "enum": [True]},
+                "values": _object(
+                    values,
+                    [],
+                    description=(
+                        "null where there is none: rotational constants of atoms, A of linear "
+                        "molecules"
+                    ),
+                ),
+                "warnings": {"type": "array", "items": text},
+            }
+        ),
+        "Failure": _object(
+            {
+                "ok": {"type": "boolean", "enum": [False]},
+                "error": _object(
+                    {"code": {"type": "string", "enum": molecule_codes()}, "message": text}
+                ),
+            }
+        ),
+    }

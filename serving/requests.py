@@ -1,0 +1,144 @@
+"""What comes in and what goes out: the body of a request, the one shape of an error."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qm9flow import properties
+from qm9flow.errors import ConfigError
+from qm9flow.molecules.parse import shown
+from qm9flow.properties import TARGETS
+
+_KEYS = ("molecules", "targets")
+
+
+class RequestError(Exception):
+    """A request that gets no results at all.
+
+    Attributes:
+        status: The HTTP status.
+        code: Machine-readable reason.
+        message: For people.
+        retry_after_s: Seconds after which trying again makes sense; None where it never does.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """A request that will be answered.
+
+    Attributes:
+        molecules: Entries, not yet looked at.
+        targets: Names of known targets, in the order asked for.
+    """
+
+    molecules: Sequence[object]
+    targets: tuple[str, ...]
+
+
+def encode(value: Any) -> bytes:
+    """JSON in ASCII: what users sent may hold text that UTF-8 cannot carry back.
+
+    Args:
+        value: Plain values; NaN is a bug.
+
+    Returns:
+        The text.
+    """
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+def error_body(code: str, message: str) -> dict[str, dict[str, str]]:
+    """The one shape of an error.
+
+    Args:
+        code: Machine-readable reason.
+        message: For people.
+
+    Returns:
+        The body.
+    """
+    return {"error": {"code": code, "message": message}}
+
+
+def read_request(body: bytes, max_molecules: int) -> PredictRequest:
+    """The request in a body.
+
+    Args:
+        body: Should be JSON.
+        max_molecules: Most molecules of a request.
+
+    Returns:
+        The request.
+
+    Raises:
+        RequestError: It is malformed, too long, or names a target that there is not.
+    """
+    data = _parse(body)
+    if not isinstance(data, dict):
+        raise _malformed(f'the body must be an object {{"molecules": [...]}}, got {shown(data)}')
+    unknown = [key for key in data if key not in _KEYS]
+    if unknown:
+        raise _malformed(f"unknown key {shown(unknown[0])}; the keys are {', '.join(_KEYS)}")
+    molecules = data.get("molecules")
+    if not isinstance(molecules, list):
+        got = shown(molecules) if "molecules" in data else "none"
+        raise _malformed(f'"molecules" must be a list, got {got}')
+    if len(molecules) > max_molecules:
+        raise RequestError(
+            400,
+            "too_many_molecules",
+            f"the request has {len(molecules):,} molecules; the limit is {max_molecules:,}: "
+            "send several requests",
+        )
+    return PredictRequest(molecules, _targets(data.get("targets")))
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except RecursionError as error:
+        raise _malformed("the body is nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise _malformed(f"the body is not JSON: not UTF-8 at byte {error.start}") from error
+    except json.JSONDecodeError as error:
+        raise _malformed(
+            f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        ) from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise _malformed("the body is not JSON that can be read: a number is too long") from error
+
+
+def _targets(names: object) -> tuple[str, ...]:
+    if names is None:
+        return TARGETS
+    if not isinstance(names, list) or not names:
+        raise _malformed(
+            f'"targets" must be a list of names, or left out for all of them, got {shown(names)}'
+        )
+    for name in names:
+        if not isinstance(name, str):
+            raise _malformed(f"a target is named by a text, got {shown(name)}")
+        try:
+            properties.get(name)
+        except ConfigError as error:
+            raise RequestError(
+                400,
+                "unknown_target",
+                f"unknown target {shown(name)}; the targets are {', '.join(TARGETS)}",
+            ) from error
+    return tuple(dict.fromkeys(names))
+
+
+def _malformed(message: str) -> RequestError:
+    return RequestError(400, "bad_request", message)

@@ -1,0 +1,49 @@
+"""The BentoML service: `bentoml serve serving.service:QM9Flow`, or better `qm9flow serve`.
+
+BentoML starts, supervises and stops the processes, logs access and builds containers; the routes
+are those of `serving.app`.
+"""
+
+import bentoml
+from bentoml.exceptions import BentoMLException
+
+from serving.app import Front
+from serving.engine import Runtime
+from serving.settings import read_settings
+
+BENTOML_SECONDS = 300
+"""BentoML's own limit of a request, whose answer has another shape: ours always comes first. Not
+longer, because it keeps a timer for every request until then.
+"""
+
+
+def current_runtime() -> Runtime | None:
+    """The runtime of the service that this process runs.
+
+    Returns:
+        None before BentoML has started it.
+    """
+    try:
+        worker: Worker = bentoml.get_current_service()
+    except BentoMLException:
+        return None
+    return worker.runtime
+
+
+class Worker:
+    """Predict QM9's properties of molecules."""
+
+    def __init__(self) -> None:
+        """Load the model in the background; `/readyz` says when it is there."""
+        self.runtime = Runtime(read_settings())
+
+    @bentoml.on_shutdown
+    def close(self) -> None:
+        """End the processes that make geometries."""
+        self.runtime.close()
+
+
+QM9Flow = bentoml.service(
+    Worker, name="qm9flow", traffic={"timeout": BENTOML_SECONDS}, metrics={"enabled": False}
+)
+QM9Flow.add_asgi_middleware(Front, current=current_runtime)
