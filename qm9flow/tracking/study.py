@@ -78,6 +78,7 @@ class StudyTracker:
         self._stores = stores
         self._calls = StoreCalls(patience_seconds)
         self._tags = common_tags(study_name)
+        self._tags[TAG_STUDY_KEY] = study_key(stores, study_name)
         self._dataset: list[DatasetInput] = []
         self._tables: dict[str, dict[str, str]] = {}
         self._is_finished = False

@@ -58,6 +58,7 @@ def test_completed_trial_is_all_on_record(
     expected = {
         "mlflow.parentRunId": study.parent_run_id,
         "study": study.study_name,
+        "study_key": client.get_run(study.parent_run_id).data.tags["study_key"],
         "trial": "7",
         "state": "complete",
         "verdict": "healthy",
