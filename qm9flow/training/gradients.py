@@ -63,7 +63,9 @@ class GradientMonitor:
         self.history: list[Sample] = []
         self.first_loss: float | None = None
         self.worst: Verdict = "healthy"
-        self._slices = _layer_slices(layers, count)
+        parts = _layer_slices(layers, count)
+        self._gradients = [flat.gradient[part] for part in parts]
+        self._weights = [flat.weights.detach()[part] for part in parts]
         self._sizes = np.bincount(layers, minlength=count + 1)[:count]
         device = flat.weights.device
         self._chosen = torch.from_numpy(chosen).to(device)
@@ -80,14 +82,12 @@ class GradientMonitor:
             loss: Of the step, ().
             factor: What the accumulated gradient is to be multiplied with, ().
         """
-        gradient = self.flat.gradient
-        weights = self.flat.weights.detach()
-        norms = torch.stack([vector_norm(gradient[part]) for part in self._slices])
-        peaks = torch.stack([vector_norm(gradient[part], torch.inf) for part in self._slices])
-        sizes = torch.stack([vector_norm(weights[part]) for part in self._slices])
+        norms = torch.stack([vector_norm(part) for part in self._gradients])
+        peaks = torch.stack([vector_norm(part, torch.inf) for part in self._gradients])
+        sizes = torch.stack([vector_norm(part) for part in self._weights])
         row = torch.cat([loss.reshape(1), norms * factor, peaks * factor, sizes])
         self._queued.append(row)
-        magnitude = gradient[self._chosen].abs_().mul_(factor)
+        magnitude = self.flat.gradient[self._chosen].abs_().mul_(factor)
         bins = magnitude.log10().sub_(_LOWEST).div_(_WIDTH).floor_().clamp_(0, _BINS - 1)
         # Zeros, and NaN, are counted in a bin of their own.
         bins = torch.where(magnitude > 0, bins, float(_BINS)).to(torch.int64)
