@@ -22,7 +22,7 @@ Indices = npt.NDArray[np.int64]
 
 SPLITS: tuple[SplitName, ...] = ("standard", "seed")
 MIN_MOLECULES = 20
-_STANDARD_TRAIN, _STANDARD_VALIDATION = 110_000, 10_000
+STANDARD_TRAIN, STANDARD_VALIDATION = 110_000, 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +92,8 @@ def make_split(name: SplitName, n_molecules: int = N_MOLECULES, seed: int = 0) -
     if seed < 0:
         raise ConfigError(f"the seed of a split must be at least 0, got {seed}")
     order = _permutation(n_molecules, seed)
-    end_train = n_molecules * _STANDARD_TRAIN // N_MOLECULES
-    end_validation = end_train + n_molecules * _STANDARD_VALIDATION // N_MOLECULES
+    end_train = n_molecules * STANDARD_TRAIN // N_MOLECULES
+    end_validation = end_train + n_molecules * STANDARD_VALIDATION // N_MOLECULES
     train, validation, test = np.split(order, [end_train, end_validation])
     if name == "standard":
         return Split(name, seed, train, validation, test)
