@@ -154,7 +154,10 @@ def load(path: Path) -> Split:
     # a damaged zip gives any of these, by where it is damaged
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"cannot read the split {path}: {error}") from error
-    split = Split("standard" if name == "standard" else "seed", seed, *parts)
+    known: dict[str, SplitName] = {item: item for item in SPLITS}
+    if name not in known:
+        raise DataError(f"the split {path} is called {name!r}; the splits are {', '.join(SPLITS)}")
+    split = Split(known[name], seed, *parts)
     if split.digest != digest:
         raise DataError(f"the split {path} does not have its SHA-256 {digest}: make it anew")
     return split

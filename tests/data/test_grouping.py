@@ -29,7 +29,7 @@ def cheapest(sizes: list[int], max_groups: int) -> int:
 steps = st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=9), min_size=1, max_size=4)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(steps, st.integers(1, 4))
 def test_lowest_cost(sizes_of_step: list[list[int]], max_groups: int) -> None:
     step = np.repeat(np.arange(len(sizes_of_step)), [len(sizes) for sizes in sizes_of_step])

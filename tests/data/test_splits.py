@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qm9flow.config import SplitName
-from qm9flow.data.splits import SPLITS, load, make_split, save
+from qm9flow.data.splits import SPLITS, Split, load, make_split, save
 from qm9flow.errors import ConfigError, DataError
 
 DIGESTS = {
@@ -30,6 +30,7 @@ def test_sizes_and_digest_are_frozen(name: SplitName) -> None:
     assert split.digest == DIGESTS[name]
 
 
+@settings(deadline=None)
 @given(names, numbers, seeds)
 def test_disjoint_and_complete(name: SplitName, n: int, seed: int) -> None:
     split = make_split(name, n, seed)
@@ -38,6 +39,7 @@ def test_disjoint_and_complete(name: SplitName, n: int, seed: int) -> None:
     assert min(len(split.train), len(split.validation), len(split.test)) >= 1
 
 
+@settings(deadline=None)
 @given(numbers, seeds)
 def test_seed_split_begins_with_standard(n: int, seed: int) -> None:
     standard, halved = make_split("standard", n, seed), make_split("seed", n, seed)
@@ -55,6 +57,7 @@ def test_nobody_trains_on_standard_validation_or_test() -> None:
     assert not np.intersect1d(held_out, halved.train).size
 
 
+@settings(deadline=None)
 @given(names, numbers, st.integers(0, 100), st.data())
 def test_train_size_takes_a_prefix(name: SplitName, n: int, seed: int, data: st.DataObject) -> None:
     split = make_split(name, n, seed)
@@ -101,13 +104,23 @@ def test_damaged_file_is_refused(tmp_path: Path) -> None:
             load(path)
 
 
+def write(path: Path, split: Split, **changed: object) -> None:
+    parts = {"train": split.train, "validation": split.validation, "test": split.test}
+    facts = {**parts, "name": "seed", "seed": 3, "digest": split.digest, **changed}
+    with path.open("wb") as file:
+        np.savez(file, **{key: np.array(value) for key, value in facts.items()})
+
+
 def test_exchanged_part_is_refused(tmp_path: Path) -> None:
     split = make_split("seed", 500, 3)
-    parts = {"train": split.train[::-1], "validation": split.validation, "test": split.test}
-    facts = {"name": "seed", "seed": 3, "digest": split.digest}
-    with (tmp_path / "split.npz").open("wb") as file:
-        np.savez(file, **parts, **{key: np.array(value) for key, value in facts.items()})
+    write(tmp_path / "split.npz", split, train=split.train[::-1])
     with pytest.raises(DataError, match="SHA-256"):
+        load(tmp_path / "split.npz")
+
+
+def test_unknown_name_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "split.npz", make_split("seed", 500, 3), name="scaffold")
+    with pytest.raises(DataError, match="scaffold"):
         load(tmp_path / "split.npz")
 
 
