@@ -14,7 +14,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         A callback for library functions: what is being done, how much of it is done, how much
         there is.
     """
-    with tqdm(disable=None, leave=False, bar_format="{desc}: {bar} {n_fmt}/{total_fmt}") as bar:
+    with tqdm(disable=None, leave=False, bar_format="{desc}{bar} {n_fmt}/{total_fmt}") as bar:
 
         def show(what: str, done: int, total: int) -> None:
             bar.set_description(what, refresh=False)
