@@ -1,0 +1,60 @@
+"""Long work in the foreground: signals become a wish to stop."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from qm9flow.cli.progress import progress_bar
+from qm9flow.cli.show import say
+
+if TYPE_CHECKING:
+    from qm9flow.workflows.console import Console
+
+INTERRUPTED = 130
+"""Exit status of work that was asked to stop, as shells give it for Ctrl-C."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into a flag.
+
+    Under `mlflow run`, one Ctrl-C arrives here as SIGINT and then as SIGTERM, so that signals of
+    different kinds are one wish; a second Ctrl-C ends the work at once.
+
+    Yields:
+        Whether to stop at the next good moment.
+    """
+    seen: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if number in seen and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not seen:
+            click.echo("\nStopping after this epoch; once more ends at once.", err=True)
+        seen.append(number)
+
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def foreground() -> Iterator["Console"]:
+    """What a workflow needs of a terminal: lines, a progress bar, the wish to stop.
+
+    Yields:
+        The console.
+    """
+    from qm9flow.workflows.console import Console
+
+    with interruptible() as stop, progress_bar() as progress:
+        yield Console(say=say, progress=progress, stop=stop)

@@ -1,0 +1,53 @@
+"""`qm9flow train`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qm9flow import config
+from qm9flow.cli.params import merged, option
+from qm9flow.cli.running import INTERRUPTED, foreground
+from qm9flow.errors import ConfigError
+
+
+@click.command()
+@option("--config", click.Path(path_type=Path, dir_okay=False), "TOML or JSON file of options.")
+@option("--from-run", str, "Repeat the trial or training of that MLflow run.")
+@option("--name", str, "Of the training; one that was stopped goes on.")
+@option("--minutes", float, "Training time, at most.")
+@option("--epochs", int, "Epochs, at most.")
+@option("--train-size", int, "Training molecules.")
+@option("--split", click.Choice(["seed", "standard"]), "Which molecules are trained on.")
+@option("--seed", int, "Of weights and batches.")
+@option("--device", click.Choice(["auto", "cpu", "cuda"]), "Where to train.")
+@option("--threads", int, "Threads of torch.")
+@click.option("--register", is_flag=True, help="Release and register the network.")
+def command(
+    from_run: str | None, name: str | None, register: bool, minutes: Any, epochs: Any, **given: Any
+) -> None:
+    """Train one network, on record, or repeat a recorded run.
+
+    \b
+    Example:
+      qm9flow train --minutes 5 --register
+      qm9flow train --from-run 0123456789abcdef0123456789abcdef
+    """
+    from qm9flow.workflows.single import config_of_run, run_training, with_options
+
+    path = given.pop("config")
+    changes = given | {"max_minutes": minutes, "max_epochs": epochs}
+    if from_run and path:
+        raise ConfigError("--from-run and --config exclude each other: a run has its own options")
+    if from_run:
+        recorded, repeats = config_of_run(from_run)
+        train = with_options(recorded, changes)
+    else:
+        repeats = None
+        train = config.from_dict(config.TrainConfig, merged(path, changes))
+    with foreground() as console:
+        done = run_training(
+            train, console, name=name, repeats=repeats, is_to_be_registered=register
+        )
+    sys.exit(0 if done else INTERRUPTED)

@@ -1,0 +1,1 @@
+"""What a command does from start to end; calls the rooms below, is called by none of them."""

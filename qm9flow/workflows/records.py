@@ -1,0 +1,122 @@
+"""Studies as tables: which there are, what one holds; and how one goes."""
+
+from dataclasses import asdict
+from typing import Any
+
+from qm9flow import config
+from qm9flow.tracking.runs import delete_study_runs
+from qm9flow.tracking.stores import resolve_stores
+from qm9flow.tuning import records
+from qm9flow.tuning.records import StudyRecord
+from qm9flow.tuning.selection import by_score
+from qm9flow.workflows.report import settings
+
+
+def list_studies(storage: str | None) -> list[dict[str, Any]]:
+    """All studies of a storage.
+
+    Args:
+        storage: Optuna storage URL; none means `optuna.db` under `mlruns/`.
+
+    Returns:
+        A row each, plain JSON values.
+
+    Raises:
+        StudyError: The storage cannot be read.
+    """
+    return [_row(item) for item in records.list_studies(resolve_stores(storage))]
+
+
+def _row(study: StudyRecord) -> dict[str, Any]:
+    return {
+        "study": study.name,
+        "n_trials": study.config.n_trials,
+        "states": dict(study.counts),
+        "best_score": study.best.score if study.best else None,
+        "started": study.started.isoformat() if study.started else None,
+        "changed": study.changed.isoformat() if study.changed else None,
+        "running_on": study.holder.host if study.holder else None,
+        "parent_run_id": study.parent_run_id,
+    }
+
+
+def show_study(name: str, storage: str | None, top: int) -> dict[str, Any]:
+    """One study: options and best trials.
+
+    Args:
+        name: The study.
+        storage: Optuna storage URL; none means `optuna.db` under `mlruns/`.
+        top: Trials to show.
+
+    Returns:
+        Plain JSON values; `trials` holds the best completed ones, then the others.
+
+    Raises:
+        StudyError: There is no such study.
+    """
+    study = records.show_study(resolve_stores(storage), name)
+    ranked = by_score(study.trials)
+    others = [item for item in study.trials if item.state != "complete"]
+    return {
+        **_row(study),
+        "config": config.to_dict(study.config),
+        "trials": [asdict(item) for item in [*ranked, *others][:top]],
+    }
+
+
+def studies_text(rows: list[dict[str, Any]]) -> str:
+    """A table of studies for people.
+
+    Args:
+        rows: From `list_studies`.
+
+    Returns:
+        Aligned lines.
+    """
+    if not rows:
+        return "no study yet; `make study` or `qm9flow study run` makes one"
+    width = max(len(row["study"]) for row in rows)
+    lines = [f"{'study':{width}}  best score  trials"]
+    for row in rows:
+        best = "" if row["best_score"] is None else f"{row['best_score']:.4f}"
+        states = ", ".join(f"{count} {state}" for state, count in sorted(row["states"].items()))
+        lines.append(f"{row['study']:{width}}  {best:>10}  {states} of {row['n_trials']}")
+    return "\n".join(lines)
+
+
+def study_text(shown: dict[str, Any]) -> str:
+    """One study for people.
+
+    Args:
+        shown: From `show_study`.
+
+    Returns:
+        Aligned lines.
+    """
+    lines = [studies_text([shown]), "", "trial  state     score  settings"]
+    for item in shown["trials"]:
+        score = "" if item["score"] is None else f"{item['score']:.4f}"
+        why = f"  ({item['reason']})" if item["reason"] else ""
+        lines.append(
+            f"{item['number']:5d}  {item['state']:8}  {score:>6}  {settings(item['params'])}{why}"
+        )
+    return "\n".join(lines)
+
+
+def delete_study(name: str, storage: str | None) -> str:
+    """Delete a study: trials, runs, checkpoints, TensorBoard files. Registered versions stay.
+
+    Args:
+        name: The study.
+        storage: Optuna storage URL; none means `optuna.db` under `mlruns/`.
+
+    Returns:
+        What was deleted, in words.
+
+    Raises:
+        StudyError: There is no such study, or a coordinator runs it.
+    """
+    stores = resolve_stores(storage)
+    trials = records.delete_study(stores, name)
+    runs = delete_study_runs(stores, name)
+    return f"deleted study {name}: {trials} trials, {runs} runs"

@@ -1,0 +1,197 @@
+"""What a study tells people: before, between and after."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from qm9flow.tracking.study import StudyTracker
+from qm9flow.tuning.coordinator import StudyResult
+from qm9flow.tuning.records import TrialRecord
+from qm9flow.tuning.retention import SizeEstimate
+from qm9flow.tuning.selection import Selection, by_score
+from qm9flow.tuning.study import OpenStudy
+from qm9flow.workflows.publish import Published
+
+MEGABYTE = 1e6
+
+
+def plan(opened: OpenStudy, size: SizeEstimate) -> str:
+    """What is about to happen.
+
+    Args:
+        opened: The study.
+        size: Room that it will take.
+
+    Returns:
+        A few lines.
+    """
+    study = opened.config
+    train = "all" if study.train_size is None else f"{study.train_size:,}"
+    kept = "all" if study.keep_models is None else f"the best {study.keep_models}"
+    limit = "" if study.timeout_minutes is None else f", search {study.timeout_minutes:g} min"
+    return "\n".join(
+        [
+            f"study {opened.name}: {study.n_trials} trials of preset {opened.space.name}, "
+            f"sampler {study.sampler}, seed {study.seed}",
+            f"  a trial: {train} training molecules, {study.max_epochs} epochs at most",
+            f"  at most: final training {study.final_minutes:g} min{limit}",
+            f"  disk: {size.total / MEGABYTE:.0f} MB at most ({kept} models kept)",
+            f"  records: {opened.stores.tracking_uri}",
+        ]
+    )
+
+
+def search(result: StudyResult) -> str:
+    """How the search went.
+
+    Args:
+        result: All trials.
+
+    Returns:
+        One line, and why trials failed.
+    """
+    counts = ", ".join(f"{number} {state}" for state, number in sorted(result.counts.items()))
+    lines = [f"search: {counts} of {result.total} trials in {result.seconds / 60:.1f} min"]
+    if result.ending == "timeout":
+        lines.append("  the time is up; the same study started again goes on with the trials left")
+    lines += [
+        f"  trial {item.number} failed: {item.message or item.reason}"
+        for item in result.trials
+        if item.state == "failed"
+    ]
+    return "\n".join(lines)
+
+
+def choice(result: StudyResult, selection: Selection) -> str:
+    """Which trial goes on, and what it was chosen from.
+
+    Args:
+        result: All trials.
+        selection: What was chosen.
+
+    Returns:
+        The Pareto set as a table, and the candidate.
+    """
+    lines = [
+        "no other trial beats these in validation score, training error and speed:",
+        "  trial   score  train loss  molecules/s  settings",
+    ]
+    lines += [
+        f"  {item.number:5d}  {item.score or 0:6.4f}  {item.train_loss or 0:10.4f}  "
+        f"{item.molecules_per_second or 0:11.0f}  {settings(item.params)}"
+        for item in selection.front
+    ]
+    best = by_score(result.trials)[0]
+    candidate = selection.candidate
+    why = (
+        "the lowest score"
+        if candidate.number == best.number
+        else f"the fastest within the standard error of trial {best.number}"
+    )
+    lines.append(
+        f"candidate: trial {candidate.number}, score {candidate.score:.4f} "
+        f"+- {selection.standard_error:.4f} ({why})"
+    )
+    return "\n".join(lines)
+
+
+def settings(params: Mapping[str, Any]) -> str:
+    """A trial's point in few words.
+
+    Args:
+        params: Names and values.
+
+    Returns:
+        One line.
+    """
+    return ", ".join(
+        f"{name} {value:.2g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in params.items()
+    )
+
+
+def leaderboard(trials: Iterable[TrialRecord], selection: Selection) -> list[dict[str, Any]]:
+    """All trials as a table, the best first.
+
+    Args:
+        trials: With speeds measured alone, where they were.
+        selection: What was chosen.
+
+    Returns:
+        Rows with the same keys.
+    """
+    everyone = list(trials)
+    ranked = by_score(everyone)
+    rest = [item for item in everyone if item.state != "complete"]
+    names = list(dict.fromkeys(name for item in everyone for name in item.params))
+    front = {item.number for item in selection.front}
+    return [
+        {
+            "trial": item.number,
+            "state": item.state,
+            "score": item.score,
+            "train_loss": item.train_loss,
+            "molecules_per_second": item.molecules_per_second,
+            "timed_alone": item.number in selection.speeds,
+            "pareto": item.number in front,
+            "candidate": item.number == selection.candidate.number,
+            "best_epoch": item.best_epoch,
+            "parameters": item.parameters,
+            "seconds": item.seconds,
+            "verdict": item.verdict,
+            "reason": item.reason,
+            **{name: item.params.get(name) for name in names},
+            "run_id": item.run_id,
+        }
+        for item in [*ranked, *rest]
+    ]
+
+
+def outcome(opened: OpenStudy, tracker: StudyTracker, published: Published) -> str:
+    """The result, and where to look further.
+
+    Args:
+        opened: The study.
+        tracker: Of the study.
+        published: The registered version.
+
+    Returns:
+        The table of errors and the commands.
+    """
+    lines = [
+        "",
+        published.table(),
+        "",
+        published.verdict(),
+        "",
+        "look further:",
+    ]
+    lines += [f"  {command}" for command in _commands(opened)]
+    if tracker.errors:
+        lines.append(f"{tracker.errors} entries could not be logged; the log file says which")
+    return "\n".join(lines)
+
+
+def _commands(opened: OpenStudy) -> list[str]:
+    stores = opened.stores
+    name = opened.name
+    return [
+        f"mlflow ui --backend-store-uri {stores.tracking_uri}",
+        f"tensorboard --logdir {stores.study_tensorboard(name)}",
+        f"qm9flow study show {name}",
+        "qm9flow serve    # then: qm9flow predict --smiles CCO",
+    ]
+
+
+def how_to_continue(name: str) -> str:
+    """After an interruption.
+
+    Args:
+        name: The study.
+
+    Returns:
+        The commands that go on with it.
+    """
+    return (
+        f"stopped; nothing is lost. To go on:\n  qm9flow study resume {name}\n"
+        f"or the same `mlflow run` with -P study_name={name}"
+    )

@@ -1,0 +1,178 @@
+"""One training outside a study: from a configuration, or the repetition of a recorded run."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from qm9flow import config
+from qm9flow.config import TrainConfig
+from qm9flow.data.splits import make_split
+from qm9flow.data.store import Dataset, open_dataset
+from qm9flow.errors import TrackingError
+from qm9flow.tracking.runs import TAG_KIND, fetch_config
+from qm9flow.tracking.stores import connect, resolve_stores
+from qm9flow.tracking.study import StudyTracker
+from qm9flow.workflows.console import Console, Stopped
+from qm9flow.workflows.journal import EventLog, log_file
+from qm9flow.workflows.publish import Published, publish
+from qm9flow.workflows.trained import Trained, train_to_end
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A run that a training repeats.
+
+    Attributes:
+        run_id: The run.
+        best_metrics: What it recorded of its best epoch.
+    """
+
+    run_id: str
+    best_metrics: dict[str, float]
+
+
+def config_of_run(run_id: str) -> tuple[TrainConfig, Repeated]:
+    """The configuration of a recorded trial or training.
+
+    Args:
+        run_id: MLflow's run.
+
+    Returns:
+        The configuration, and what the run recorded.
+
+    Raises:
+        TrackingError: There is no such run, or it is no training.
+        ConfigError: It was made by a version with other options.
+    """
+    stores = resolve_stores()
+    values = fetch_config(stores, run_id)
+    if "model" not in values:
+        raise TrackingError(f"run {run_id} is a study, not a training: name one of its trials")
+    metrics = connect(stores).get_run(run_id).data.metrics
+    best = {
+        name.removeprefix("best/"): value
+        for name, value in metrics.items()
+        if name.startswith("best/")
+    }
+    return config.from_dict(TrainConfig, values), Repeated(run_id, best)
+
+
+def training_name(train: TrainConfig) -> str:
+    """A name for a training that was given none: the same configuration has the same name.
+
+    Args:
+        train: Its configuration.
+
+    Returns:
+        Architecture and digest of the configuration.
+    """
+    text = json.dumps(config.to_dict(train), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"train-{train.model.architecture}-{digest}"
+
+
+def run_training(
+    train: TrainConfig,
+    console: Console,
+    *,
+    name: str | None = None,
+    repeats: Repeated | None = None,
+    is_to_be_registered: bool = False,
+) -> tuple[Trained, Published | None] | None:
+    """Train one network on record; started again under its name, it goes on.
+
+    Args:
+        train: What to train.
+        console: Lines, progress, the wish to stop.
+        name: None makes one of the configuration.
+        repeats: The run that this one repeats, if any.
+        is_to_be_registered: Release and register the network, too.
+
+    Returns:
+        The training and its registered version, None if it was asked to stop before.
+
+    Raises:
+        TrainingError: The training failed.
+        Qm9FlowError: Data, stores or registry cannot be used.
+    """
+    stores = resolve_stores()
+    dataset = open_dataset(progress=console.progress)
+    name = name or training_name(train)
+    state = stores.study_state(name)
+    with log_file(state / "train.log"):
+        tracker = StudyTracker.open(stores, name, config.to_dict(train))
+        status: Any = "FAILED"
+        try:
+            _describe(train, dataset, tracker, repeats)
+            log = EventLog(tracker, console, prefix="")
+            trained = train_to_end(train, dataset, state, on_event=log, stop=console.stop)
+            tracker.log_artifact(state / "weights.safetensors", "model")
+            _compare(trained, repeats, console)
+            published = None
+            if is_to_be_registered:
+                published = publish(
+                    trained,
+                    dataset,
+                    state,
+                    run_id=tracker.parent_run_id,
+                    release_id=name,
+                    tracking_uri=stores.tracking_uri,
+                    console=console,
+                )
+                tracker.log_metrics(published.metrics)
+                console.say(f"{published.table()}\n\n{published.verdict()}")
+            status = "FINISHED"
+            return trained, published
+        except (Stopped, KeyboardInterrupt):
+            status = "KILLED"
+            console.say(f"stopped; the same command, or --name {name}, goes on")
+            return None
+        finally:
+            tracker.finish(status)
+
+
+def _describe(
+    train: TrainConfig, dataset: Dataset, tracker: StudyTracker, repeats: Repeated | None
+) -> None:
+    split = make_split(train.split, len(dataset), train.split_seed)
+    tracker.log_dataset(
+        digest=dataset.digest,
+        molecules=len(dataset),
+        split=split.name,
+        split_digest=split.digest,
+        sizes={"train": train.train_size or len(split.train)},
+    )
+    tracker.set_tags({TAG_KIND: "training"} | ({"repeats": repeats.run_id} if repeats else {}))
+
+
+def _compare(trained: Trained, repeats: Repeated | None, console: Console) -> None:
+    """Say what came out, beside what the repeated run had recorded."""
+    now = trained.best_metrics
+    console.say(f"best epoch {trained.best_epoch}: validation score {now['val/score']:.6f}")
+    if repeats is None:
+        return
+    before = repeats.best_metrics.get("val/score")
+    if before is None:
+        console.say(f"run {repeats.run_id} recorded no best score to compare with")
+        return
+    same = "the same" if before == now["val/score"] else f"differs by {now['val/score'] - before:g}"
+    console.say(f"run {repeats.run_id} recorded {before:.6f}: {same}")
+
+
+def with_options(train: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
+    """A configuration with some options changed.
+
+    Args:
+        train: The configuration.
+        changes: Options by name; None where nothing was said.
+
+    Returns:
+        The changed configuration.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+    given = {name: value for name, value in changes.items() if value is not None}
+    return dataclasses.replace(train, **given)

@@ -1,0 +1,251 @@
+"""A study from start to end: search, choose, train to the end, release, register."""
+
+import dataclasses
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qm9flow import config
+from qm9flow.config import StudyConfig, TrainConfig
+from qm9flow.data.splits import STANDARD_VALIDATION, make_split
+from qm9flow.data.store import Dataset, open_dataset
+from qm9flow.errors import StudyError
+from qm9flow.evaluation.study_plots import log_study_figures
+from qm9flow.tracking.runs import fetch_artifact
+from qm9flow.tracking.stores import Stores, connect, resolve_stores
+from qm9flow.tracking.study import StudyTracker
+from qm9flow.tuning.coordinator import Coordinator, StudyResult
+from qm9flow.tuning.executors import InProcessExecutor
+from qm9flow.tuning.records import TrialRecord, show_study
+from qm9flow.tuning.retention import estimate_size
+from qm9flow.tuning.selection import Selection, by_score, select, with_speeds
+from qm9flow.tuning.spaces import to_train_config
+from qm9flow.tuning.study import OpenStudy, default_name, open_study
+from qm9flow.workflows import report
+from qm9flow.workflows.console import Console, Stopped
+from qm9flow.workflows.journal import EventLog, log_file
+from qm9flow.workflows.publish import Published, publish
+from qm9flow.workflows.trained import Trained, train_to_end
+
+FINAL_EPOCHS = 300
+"""Passes of the final training, at most; its minutes end most of them long before."""
+
+HEAT_MAPS = 20
+"""The best trials whose gradients are drawn at the end of a study."""
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    """What a study came to.
+
+    Attributes:
+        result: All trials.
+        selection: The candidate and how it was found.
+        trained: The candidate, trained to the end.
+        published: The registered version, and whether it is champion.
+    """
+
+    result: StudyResult
+    selection: Selection
+    trained: Trained
+    published: Published
+
+
+def run_study(study: StudyConfig, console: Console) -> StudyOutcome | None:
+    """Run a study, or go on with one, to a registered version.
+
+    Args:
+        study: Its options.
+        console: Lines, progress, the wish to stop.
+
+    Returns:
+        What it came to, None if it was asked to stop before.
+
+    Raises:
+        StudyError: It is busy, was started with other options, or no trial completed.
+        Qm9FlowError: Data, stores or registry cannot be used.
+    """
+    stores = resolve_stores(study.storage)
+    dataset = open_dataset(progress=console.progress)
+    run_id = os.environ.get("MLFLOW_RUN_ID") or uuid.uuid4().hex
+    name = study.study_name or default_name(study, dataset.digest, run_id)
+    with (
+        open_study(stores, name, study, dataset.digest) as opened,
+        log_file(stores.study_state(name) / "study.log"),
+    ):
+        console.say(report.plan(opened, estimate_size(opened.space, study)))
+        tracker = StudyTracker.open(
+            stores, name, config.to_dict(study), previous_parent=opened.previous_parent
+        )
+        return _tracked(opened, dataset, tracker, console)
+
+
+def _tracked(
+    opened: OpenStudy, dataset: Dataset, tracker: StudyTracker, console: Console
+) -> StudyOutcome | None:
+    """Run it; whatever happens, its run does not stay RUNNING."""
+    status: Any = "FAILED"
+    try:
+        outcome = _search_and_publish(opened, dataset, tracker, console)
+        status = "FINISHED"
+        console.say(report.outcome(opened, tracker, outcome.published))
+        return outcome
+    except (Stopped, KeyboardInterrupt):
+        status = "KILLED"
+        console.say(report.how_to_continue(opened.name))
+        return None
+    finally:
+        tracker.log_artifact(opened.stores.study_state(opened.name) / "study.log")
+        tracker.finish(status)
+
+
+def _search_and_publish(
+    opened: OpenStudy, dataset: Dataset, tracker: StudyTracker, console: Console
+) -> StudyOutcome:
+    _log_data(opened.config, dataset, tracker)
+    coordinator = Coordinator(
+        opened,
+        tracker,
+        InProcessExecutor(dataset),
+        stop=console.stop,
+        progress=console.progress,
+    )
+    result = coordinator.run()
+    if result.ending == "interrupted":
+        raise Stopped
+    console.say(report.search(result))
+    selection = _select(opened, dataset, result, tracker, console)
+    _log_search(opened, result, selection, tracker)
+    console.say(report.choice(result, selection))
+    final = final_config(opened, selection.candidate)
+    folder = opened.stores.study_state(opened.name) / "final" / _label(selection, final)
+    console.say(f"training the candidate on the whole split, {opened.config.final_minutes:g} min")
+    trained = train_to_end(
+        final, dataset, folder, on_event=EventLog(tracker, console), stop=console.stop
+    )
+    published = publish(
+        trained,
+        dataset,
+        folder,
+        run_id=tracker.parent_run_id,
+        release_id=f"{opened.name}/{_label(selection, final)}",
+        tracking_uri=opened.stores.tracking_uri,
+        console=console,
+    )
+    tracker.log_metrics(published.metrics)
+    tracker.set_tags({"model_version": published.version.number, "alias": published.alias})
+    tracker.log_table(published.test.rows_as_dicts(), "test_errors")
+    return StudyOutcome(result, selection, trained, published)
+
+
+def _label(selection: Selection, final: TrainConfig) -> str:
+    """Folder and name of a final training: the same trial with another budget is another one."""
+    minutes = f"{final.max_minutes:g}".replace(".", "_")
+    return f"trial-{selection.candidate.number:05d}-{minutes}-minutes"
+
+
+def final_config(opened: OpenStudy, candidate: TrialRecord) -> TrainConfig:
+    """The candidate's training to the end: all training molecules, an annealed rate.
+
+    Args:
+        opened: The study.
+        candidate: The trial.
+
+    Returns:
+        The training's configuration.
+    """
+    trial = to_train_config(candidate.params, opened.config, candidate.number, opened.space)
+    return dataclasses.replace(
+        trial,
+        train_size=None,
+        val_size=STANDARD_VALIDATION,
+        schedule="cosine",
+        max_epochs=FINAL_EPOCHS,
+        max_minutes=opened.config.final_minutes,
+    )
+
+
+def _log_data(study: StudyConfig, dataset: Dataset, tracker: StudyTracker) -> None:
+    split = make_split(study.split, len(dataset))
+    tracker.log_dataset(
+        digest=dataset.digest,
+        molecules=len(dataset),
+        split=split.name,
+        split_digest=split.digest,
+        sizes={
+            "train": study.train_size or len(split.train),
+            "validation": study.val_size or len(split.validation),
+        },
+    )
+
+
+def _select(
+    opened: OpenStudy,
+    dataset: Dataset,
+    result: StudyResult,
+    tracker: StudyTracker,
+    console: Console,
+) -> Selection:
+    client = connect(opened.stores)
+
+    def load_weights(record: TrialRecord) -> bytes:
+        if record.run_id is None:
+            raise StudyError(f"trial {record.number} has no run that could hold its model")
+        scratch = opened.stores.study_state(opened.name) / "weights"
+        scratch.mkdir(parents=True, exist_ok=True)
+        path = fetch_artifact(client, record.run_id, "model/weights.safetensors", scratch)
+        return Path(path).read_bytes()
+
+    return select(
+        result.trials,
+        opened.config,
+        opened.space,
+        dataset,
+        load_weights,
+        progress=console.progress,
+    )
+
+
+def _log_search(
+    opened: OpenStudy, result: StudyResult, selection: Selection, tracker: StudyTracker
+) -> None:
+    trials = with_speeds(result.trials, selection.speeds)
+    tracker.log_table(report.leaderboard(trials, selection), "leaderboard")
+    tracker.log_metrics(
+        {
+            "candidate/trial": float(selection.candidate.number),
+            "candidate/score": selection.candidate.score or 0.0,
+            "candidate/score_standard_error": selection.standard_error,
+        }
+    )
+    for record in by_score(trials)[:HEAT_MAPS]:
+        if record.run_id:
+            tracker.log_heat_map(record.run_id, record.number)
+    log_study_figures(opened.stores, opened.name, tracker, trials)
+
+
+def resume_study(
+    name: str, storage: str | None, changes: Mapping[str, Any], console: Console
+) -> StudyOutcome | None:
+    """Go on with a study under the options that it was started with.
+
+    Args:
+        name: The study.
+        storage: Optuna storage URL; none means `optuna.db` under `mlruns/`.
+        changes: Options that may differ from start to start (`n_trials`, `final_minutes`,
+            `timeout_minutes`).
+        console: Lines, progress, the wish to stop.
+
+    Returns:
+        As `run_study`.
+
+    Raises:
+        StudyError: There is no such study.
+    """
+    stores: Stores = resolve_stores(storage)
+    recorded = show_study(stores, name).config
+    study = dataclasses.replace(recorded, study_name=name, storage=storage, **changes)
+    return run_study(study, console)

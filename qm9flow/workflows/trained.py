@@ -1,0 +1,144 @@
+"""One training from start to end, whatever happens in between.
+
+A folder holds its state: `checkpoint.safetensors` while it runs, then `weights.safetensors` and
+`trained.json`. Started again on the same folder it goes on, or answers at once if it had ended.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from qm9flow import config
+from qm9flow.config import TrainConfig
+from qm9flow.data.store import Dataset
+from qm9flow.errors import CheckpointError, TrainingError
+from qm9flow.training.events import CheckpointReady, Event, Failed, Finished
+from qm9flow.training.fit import fit
+from qm9flow.workflows.console import Stopped
+
+CHECKPOINT = "checkpoint.safetensors"
+WEIGHTS = "weights.safetensors"
+RECORD = "trained.json"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training that has ended.
+
+    Attributes:
+        train: Its configuration.
+        weights: safetensors bytes of the best epoch's network.
+        ending: Which budget ended it.
+        epochs: Epochs done.
+        best_epoch: Epoch of the lowest validation score.
+        best_metrics: All metrics of that epoch.
+        verdict: What the gradients said.
+    """
+
+    train: TrainConfig
+    weights: bytes
+    ending: str
+    epochs: int
+    best_epoch: int
+    best_metrics: dict[str, float]
+    verdict: str
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write under a temporary name, then rename: a reader sees the old or the new, never half.
+
+    Args:
+        path: The file; its folder exists.
+        content: All of it.
+    """
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load_trained(folder: Path) -> Trained | None:
+    """The training that has ended in a folder.
+
+    Args:
+        folder: Where `train_to_end` kept its state.
+
+    Returns:
+        The training, None if none has ended there.
+    """
+    record = folder / RECORD
+    if not record.exists():
+        return None
+    values = json.loads(record.read_text())
+    train = config.from_dict(TrainConfig, values.pop("train"))
+    return Trained(train=train, weights=(folder / WEIGHTS).read_bytes(), **values)
+
+
+def _keep(folder: Path, trained: Trained) -> None:
+    replace_file(folder / WEIGHTS, trained.weights)
+    values = {key: value for key, value in asdict(trained).items() if key != "weights"}
+    values["train"] = config.to_dict(trained.train)
+    replace_file(folder / RECORD, json.dumps(values, indent=2).encode())
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def train_to_end(
+    train: TrainConfig,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    on_event: Callable[[Event], None],
+    stop: Callable[[], bool],
+) -> Trained:
+    """Train until a budget ends it; go on where an interrupted training was.
+
+    Args:
+        train: What to train.
+        dataset: QM9.
+        folder: Keeps the state; made if missing.
+        on_event: Told every event but checkpoints.
+        stop: Asked after every epoch.
+
+    Returns:
+        The training.
+
+    Raises:
+        Stopped: `stop` said so; the checkpoint is kept.
+        TrainingError: The training failed; the message says why.
+        CheckpointError: The folder holds another training.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    done = load_trained(folder)
+    if done is not None:
+        if done.train != train:
+            raise CheckpointError(f"{folder} holds another training; give this one another name")
+        return done
+    path = folder / CHECKPOINT
+    stream = fit(train, dataset, checkpoint=path.read_bytes() if path.exists() else None)
+    for event in stream:
+        if isinstance(event, CheckpointReady):
+            replace_file(path, event.blob)
+            if stop():
+                stream.close()
+                raise Stopped
+            continue
+        on_event(event)
+        if isinstance(event, Failed):
+            raise TrainingError(f"the training ended as {event.reason}: {event.message}")
+        if isinstance(event, Finished):
+            trained = Trained(
+                train,
+                event.weights,
+                event.ending,
+                event.epochs,
+                event.best_epoch,
+                event.best_metrics,
+                event.verdict,
+            )
+            _keep(folder, trained)
+            return trained
+    raise TrainingError("the training ended without saying how")

@@ -1,0 +1,75 @@
+"""Every command explains itself, with an example, without loading torch, and is in the README."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from qm9flow.cli.main import COMMANDS, cli
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command that can be run, with its words."""
+    context = click.Context(cli)
+    for name in COMMANDS:
+        found = cli.get_command(context, name)
+        assert found is not None
+        if isinstance(found, click.Group):
+            yield from ((f"{name} {sub}", command) for sub, command in found.commands.items())
+        else:
+            yield name, found
+
+
+@pytest.mark.parametrize(("words", "command"), list(commands()), ids=lambda item: str(item))
+def test_help_has_an_example(words: str, command: click.Command) -> None:
+    result = CliRunner().invoke(cli, [*words.split(), "--help"])
+    assert result.exit_code == 0, result.output
+    assert "Example:" in result.output
+    assert f"qm9flow {words}" in result.output
+
+
+@pytest.mark.parametrize("words", [words for words, _ in commands()])
+def test_readme_names_the_command(words: str) -> None:
+    assert f"qm9flow {words}" in README.read_text()
+
+
+def test_every_option_explains_itself() -> None:
+    for words, command in commands():
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{words} {parameter.name}"
+
+
+@pytest.mark.parametrize("words", ["", *COMMANDS, "study run"])
+def test_help_loads_no_torch(words: str) -> None:
+    code = (
+        "import sys\n"
+        "from click.testing import CliRunner\n"
+        "from qm9flow.cli.main import cli\n"
+        f"result = CliRunner().invoke(cli, [*{words!r}.split(), '--help'])\n"
+        "assert result.exit_code == 0, result.output\n"
+        "print(sorted({'torch', 'optuna', 'bentoml'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_errors_are_messages(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.toml"
+    bad.write_text("n_trails = 3\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "qm9flow", "study", "run", "--config", str(bad)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "n_trails" in done.stderr
+    assert "n_trials" in done.stderr
+    assert "Traceback" not in done.stderr
