@@ -17,9 +17,11 @@ class Network(nn.Module, ABC):
 
     Attributes:
         targets: Names of the targets, in the order of the outputs.
+        cutoff_angstrom: Atoms further apart do not see each other directly.
     """
 
     targets: tuple[str, ...]
+    cutoff_angstrom: float
 
     @abstractmethod
     def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:

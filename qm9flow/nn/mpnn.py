@@ -127,6 +127,7 @@ class MPNN(Network):
         """
         super().__init__()
         self.targets = tuple(targets)
+        self.cutoff_angstrom = config.cutoff_angstrom
         self.register_buffer("elements", torch.tensor(NUMBERS), persistent=False)
         self.embedding = nn.Embedding(MAX_NUMBER + 1, config.hidden, padding_idx=0)
         self.edges = Edges(config.radial, config.cutoff_angstrom)

@@ -59,6 +59,7 @@ class PyGNNConv(Network):
         """
         super().__init__()
         self.targets = tuple(targets)
+        self.cutoff_angstrom = config.cutoff_angstrom
         self.config = config
         weights = MPNN(config, targets)
         self.embedding = weights.embedding
@@ -82,11 +83,11 @@ class PyGNNConv(Network):
         atoms = numbers > 0
         pairs = pair_mask(atoms)
         distances = pair_distances(positions, pairs)
-        near = pairs & (distances < self.config.cutoff_angstrom)
+        near = pairs & (distances < self.cutoff_angstrom)
         molecule, src, dst = near.nonzero(as_tuple=True)  # (n_edges,) each
         edge_index = torch.stack([molecule * N + src, molecule * N + dst])
         distance = distances[near]
-        weight = envelope(distance, self.config.cutoff_angstrom)
+        weight = envelope(distance, self.cutoff_angstrom)
         edge_attr = torch.cat([self.basis(distance), weight[:, None]], dim=1)  # (n_edges, R + 1)
         hidden = self.embedding(numbers.flatten())  # (B * N, h)
         for conv in self.convs:
@@ -153,6 +154,7 @@ class PyGSchNet(Network):
         """
         super().__init__()
         self.targets = tuple(targets)
+        self.cutoff_angstrom = config.cutoff_angstrom
         self.schnet = SchNet(
             hidden_channels=config.hidden,
             num_filters=config.hidden,

@@ -1,0 +1,116 @@
+"""The model card: what a person must know before using a model."""
+
+from qm9flow import config
+from qm9flow.data.source import CITATION, LICENCE
+from qm9flow.properties import PROPERTIES
+from qm9flow.release.record import BundleRecord
+from qm9flow.units import HARTREE_EV
+
+_LIMITS = """\
+## Limits
+
+- Elements: H, C, N, O and F. Anything else is refused.
+- Sizes: trained on molecules of 3 to 29 atoms with up to 9 heavy ones. Larger ones are computed,
+  but far outside of what was seen; energies then drift first.
+- Neutral, closed-shell molecules near a minimum of their energy. Ions, radicals, transition states
+  and several molecules at once are not in the training data.
+- Geometry: trained on geometries of density-functional theory, B3LYP/6-31G(2df,p), and best on
+  those. With geometries of a force field, as made from SMILES, errors are larger than those above.
+- Truth is that level of theory, not experiment.
+- The network gives no uncertainty."""
+
+
+def model_card(record: BundleRecord) -> str:
+    """Describe a model.
+
+    Args:
+        record: Of a complete bundle.
+
+    Returns:
+        Markdown.
+    """
+    parts = [
+        f"# qm9flow model: {record.train.model.architecture}",
+        _intro(record),
+        "## Errors",
+        _errors(record),
+        _LIMITS,
+        "## How it was made",
+        _origin(record),
+        "## ONNX",
+        _parity(record),
+        "## Configuration",
+        _configuration(record),
+        "## Source of the data",
+        f"{CITATION}\n\n{LICENCE}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _intro(record: BundleRecord) -> str:
+    learned = ", ".join(record.codec.names)
+    return (
+        f"Predicts {learned} of a molecule from its elements and their positions. Files: "
+        "`model.onnx` (what to run), `weights.safetensors` and `config.json` (the same for torch)."
+    )
+
+
+def _errors(record: BundleRecord) -> str:
+    if not record.validation_mae and not record.test_mae:
+        return "Not measured."
+    lines = [
+        "Mean absolute errors. Test molecules took part in no choice.",
+        "",
+        "| target | | unit | validation | test | chemical accuracy |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for item in PROPERTIES:
+        if item.name in record.validation_mae or item.name in record.test_mae:
+            cells = [
+                item.name,
+                item.description,
+                item.unit,
+                _number(record.validation_mae.get(item.name)),
+                _number(record.test_mae.get(item.name)),
+                _number(item.chemical_accuracy),
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _origin(record: BundleRecord) -> str:
+    rows = {
+        "data": f"QM9, digest {record.data_digest}",
+        "split": f"{record.split_name}, seed {record.split_seed}, digest {record.split_digest}",
+        "gradients": record.verdict,
+        "code": record.git_commit or "unknown commit",
+        "created": record.created,
+        **{f"hardware, {key}": value for key, value in record.hardware.items()},
+        "versions": ", ".join(f"{key} {value}" for key, value in record.versions.items()),
+        "units": f"1 hartree = {HARTREE_EV} eV (CODATA 2018)",
+    }
+    return "\n".join(f"- {key}: {value}" for key, value in rows.items() if value)
+
+
+def _parity(record: BundleRecord) -> str:
+    if record.parity is None:
+        return "Not compared."
+    worst = record.parity.worst
+    share = record.parity.difference[worst] / record.parity.allowed[worst]
+    return (
+        f"On {record.parity.molecules} molecules of 1 to {record.parity.largest} atoms, "
+        f"`model.onnx` gives the network's values; the largest difference is {share:.0%} of what "
+        f"is accepted (one thousandth of chemical accuracy), for {worst}."
+    )
+
+
+def _configuration(record: BundleRecord) -> str:
+    values = config.to_dict(record.train)
+    network = values.pop("model")
+    rows = [f"- {key}: {value}" for key, value in network.items()]
+    rows += [f"- {key}: {value}" for key, value in values.items()]
+    return "\n".join(rows)

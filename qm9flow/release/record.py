@@ -1,0 +1,218 @@
+"""What a bundle says about its model, as plain JSON."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from qm9flow import config
+from qm9flow.config import TrainConfig
+from qm9flow.elements import MAX_NUMBER
+from qm9flow.errors import BundleError, ConfigError
+from qm9flow.properties import TARGET_SETS
+from qm9flow.release.export import Parity
+from qm9flow.targets import TargetCodec
+
+FORMAT = 1
+"""Number of the format that is written."""
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""From what a format held to what the next one holds, by the older one's number."""
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class BundleRecord:
+    """Everything about a released model that is no weight.
+
+    Attributes:
+        train: How it was trained; names the network.
+        codec: Between what the network says and physical values.
+        data_digest: Of the data set.
+        split_name: Of the split it was trained on.
+        split_seed: Of that split.
+        split_digest: Of that split.
+        validation_mae: By target, in its unit; may be empty.
+        test_mae: By target, in its unit; may be empty.
+        metrics: Whatever else was measured, by name.
+        verdict: What the gradients said over the whole training.
+        git_commit: Of the code, None if unknown.
+        hardware: What it was trained on, in words.
+        versions: Of the packages it was trained with.
+        created: When, ISO 8601, UTC.
+        parity: Of `model.onnx`; set by `write_bundle`.
+        files: SHA-256 of the binary files, by name; set by `write_bundle`.
+    """
+
+    train: TrainConfig
+    codec: TargetCodec
+    data_digest: str
+    split_name: str
+    split_seed: int
+    split_digest: str
+    validation_mae: dict[str, float] = field(default_factory=dict)
+    test_mae: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    verdict: str = "healthy"
+    git_commit: str | None = None
+    hardware: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    created: str = field(default_factory=_now)
+    parity: Parity | None = None
+    files: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """As the text of `config.json`.
+
+        Returns:
+            What `from_json` reads.
+
+        Raises:
+            BundleError: A number is not finite.
+        """
+        plain = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        plain["train"] = config.to_dict(self.train)
+        plain["codec"] = self.codec.to_dict()
+        plain["parity"] = None if self.parity is None else dataclasses.asdict(self.parity)
+        try:
+            return json.dumps({"format": FORMAT, **plain}, indent=2, allow_nan=False) + "\n"
+        except ValueError as error:
+            culprit = next((key for key in plain if not _is_finite(plain[key])), "a value")
+            raise BundleError(f"{culprit} of the record holds a number that is not finite") from (
+                error
+            )
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> "BundleRecord":
+        """The record that `to_json` wrote, of this or an older format.
+
+        Args:
+            text: Of `config.json`.
+            where: Name of the file, for messages.
+
+        Returns:
+            The record.
+
+        Raises:
+            BundleError: The text is no record, of an unknown format, or a key is missing, unknown
+                or of a wrong type; the message names it.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise BundleError(f"{where} is no JSON, or cut short: {error}") from error
+        if not isinstance(data, dict):
+            raise BundleError(f"{where} must hold an object, got {type(data).__name__}")
+        values = _checked(_upgraded(data, where), where)
+        try:
+            values["train"] = config.from_dict(TrainConfig, values["train"])
+        except ConfigError as error:
+            raise BundleError(f"{where}: train: {error}") from error
+        values["codec"] = _codec(values["codec"], f"{where}: codec")
+        values["parity"] = _parity(values["parity"], f"{where}: parity")
+        return cls(**values)
+
+
+_VALUES: dict[str, type | tuple[type, ...]] = {
+    "train": dict,
+    "codec": dict,
+    "data_digest": str,
+    "split_name": str,
+    "split_seed": int,
+    "split_digest": str,
+    "verdict": str,
+    "git_commit": (str, type(None)),
+    "created": str,
+    "parity": (dict, type(None)),
+}
+_TABLES: dict[str, type] = {
+    "validation_mae": float,
+    "test_mae": float,
+    "metrics": float,
+    "hardware": str,
+    "versions": str,
+    "files": str,
+}
+"""Keys that hold a table, and what its values are."""
+
+
+def _upgraded(data: dict[str, Any], where: str) -> dict[str, Any]:
+    number = data.pop("format", None)
+    while number in UPGRADES:
+        data = UPGRADES[number](data)
+        number += 1
+    if number != FORMAT:
+        newer = isinstance(number, int) and number > FORMAT
+        hint = "install a newer qm9flow" if newer else "write the bundle again"
+        raise BundleError(
+            f"{where} has format {number!r}, this version reads formats up to {FORMAT}: {hint}"
+        )
+    return data
+
+
+def _checked(data: dict[str, Any], where: str) -> dict[str, Any]:
+    known = _VALUES.keys() | _TABLES.keys()
+    if missing := sorted(known - data.keys()):
+        raise BundleError(f"{where} lacks the key {missing[0]!r}: the bundle is incomplete")
+    if unknown := sorted(data.keys() - known):
+        raise BundleError(f"{where} has an unknown key {unknown[0]!r}")
+    for key, kind in _VALUES.items():
+        _require_kind(data[key], kind, f"{where}: {key}")
+    for key, kind in _TABLES.items():
+        _require_kind(data[key], dict, f"{where}: {key}")
+        for name, item in data[key].items():
+            _require_kind(item, (int, float) if kind is float else kind, f"{where}: {key}.{name}")
+    return data
+
+
+def _require_kind(value: Any, kind: type | tuple[type, ...], where: str) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        expected = " or ".join(item.__name__ for item in kinds)
+        raise BundleError(f"{where} must be {expected}, got {value!r}")
+
+
+def _codec(data: dict[str, Any], where: str) -> TargetCodec:
+    try:
+        codec = TargetCodec.from_dict(data)
+    except KeyError as error:
+        raise BundleError(f"{where} lacks the key {error}") from error
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"{where} holds what is no array of numbers: {error}") from error
+    if codec.names not in TARGET_SETS.values():
+        raise BundleError(f"{where}: names are of no target set of this version: {codec.names}")
+    width = len(codec.names)
+    shapes = {"references": (MAX_NUMBER + 1, width), "offset": (width,), "scale": (width,)}
+    for name, shape in shapes.items():
+        array = getattr(codec, name)
+        if array.shape != shape:
+            raise BundleError(f"{where}: {name} must have shape {shape}, got {array.shape}")
+        if not np.isfinite(array).all():
+            raise BundleError(f"{where}: {name} holds a number that is not finite")
+    if (codec.scale <= 0).any():
+        raise BundleError(f"{where}: scale must be above 0, got {codec.scale.min()}")
+    return codec
+
+
+def _parity(data: dict[str, Any] | None, where: str) -> Parity | None:
+    if data is None:
+        return None
+    try:
+        return Parity(**data)
+    except TypeError as error:
+        raise BundleError(f"{where} cannot be read: {error}") from error
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
