@@ -15,7 +15,8 @@ from optuna.trial import TrialState
 
 from qm9flow.config import TrainConfig, to_dict
 from qm9flow.errors import TrackingError
-from qm9flow.tracking.runs import TAG_KIND, TAG_STUDY, TAG_TRIAL, search
+from qm9flow.tracking.resume import study_key
+from qm9flow.tracking.runs import TAG_KIND, TAG_STUDY_KEY, TAG_TRIAL, search
 from qm9flow.tracking.stores import connect, store_errors
 from qm9flow.tracking.study import StudyTracker
 from qm9flow.tracking.trial import TrialState as State
@@ -359,7 +360,7 @@ class Books:
             return
         for run_id, number in runs:
             if number not in left:
-                self._tracker.settle(run_id, RUN_STATES[self._history.trial(number).state])
+                self._tracker.settle(run_id, self._run_state(number))
                 continue
             known = self._history.trial(number).user_attrs.get(ATTRIBUTE_RUN)
             if not known:
@@ -367,17 +368,20 @@ class Books:
             elif known != run_id:
                 self._tracker.settle(run_id, "interrupted")
 
+    def _run_state(self, number: int) -> State:
+        """What a trial that is not running is in MLflow's eyes; one that Optuna has lost, too."""
+        if not 0 <= number < len(self._history.trials):
+            return "interrupted"
+        return RUN_STATES[self._history.trial(number).state]
+
     def _running_runs(self) -> list[tuple[str, int]]:
         tracker = self._tracker
-        wanted = (
-            f"tags.{TAG_STUDY} = '{tracker.study_name}' and tags.{TAG_KIND} = 'trial' "
-            "and attributes.status = 'RUNNING'"
-        )
+        key = study_key(self._study.stores, self._study.name)
+        trials = f"tags.{TAG_STUDY_KEY} = '{key}' and tags.{TAG_KIND} = 'trial'"
+        wanted = f"{trials} and attributes.status = 'RUNNING'"
         with store_errors(f"look for running trials of study {tracker.study_name}"):
             runs = list(search(connect(self._study.stores), tracker.experiment_id, wanted))
-        known = len(self._history.trials)
-        numbered = [(run.info.run_id, int(run.data.tags.get(TAG_TRIAL, -1))) for run in runs]
-        return [(run_id, number) for run_id, number in numbered if 0 <= number < known]
+        return [(run.info.run_id, int(run.data.tags.get(TAG_TRIAL, -1))) for run in runs]
 
 
 def _note(trial: RunningTrial, outcome: Outcome) -> dict[str, Any]:

@@ -218,9 +218,10 @@ class History:
         asked_for = self._mirror.get_trial(trial._trial_id).system_attrs.get("fixed_params", {})
         params = {**sampler.propose(trial), **asked_for}
         ranges = distributions(space)
-        for name in ranges.keys() - trial.params.keys():
-            value = ranges[name].to_internal_repr(params[name])
-            self._mirror.set_trial_param(trial._trial_id, name, value, ranges[name])
+        for name, distribution in ranges.items():
+            if name not in trial.params:
+                value = distribution.to_internal_repr(params[name])
+                self._mirror.set_trial_param(trial._trial_id, name, value, distribution)
         for key, value in attributes.items():
             self._mirror.set_trial_user_attr(trial._trial_id, key, value)
         if trial.number < len(self._ids):

@@ -181,6 +181,9 @@ class Lease:
             with contextlib.suppress(StudyError):  # the file lock alone frees it on this machine
                 self._write(None)
         _held.discard(self)
+        if self._descriptor is not None:
+            # Not only closed: a child that was just forked may still have to close its own.
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         self.drop_file()
 
     def drop_file(self) -> None:
@@ -209,12 +212,21 @@ class Lease:
 
     def _claim_note(self) -> None:
         holder = parse_holder(self._read())
-        if holder is not None and holder.is_alive:
+        if holder is not None and holder.is_alive and not self._is_leftover(holder):
             raise self._busy(holder)
         self._write(asdict(self._me))
         holder = parse_holder(self._read())
         if holder is None or holder.token != self._me.token:
             raise self._busy(holder)
+
+    def _is_leftover(self, holder: Holder) -> bool:
+        """Whether this process left the note, having found no way to take it away."""
+        mine = (holder.host, holder.pid, holder.born) == (
+            self._me.host,
+            self._me.pid,
+            self._me.born,
+        )
+        return mine and holder.token not in {lease._me.token for lease in _held}
 
     def _busy(self, holder: Holder | None) -> StudyBusyError:
         who = "another process"

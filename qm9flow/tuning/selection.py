@@ -89,7 +89,7 @@ def pareto_front(records: Iterable[TrialRecord]) -> tuple[TrialRecord, ...]:
     )
     as_good = (points[:, None] <= points[None]).all(axis=2)
     better = (points[:, None] < points[None]).any(axis=2)
-    is_beaten = (as_good & better).any(axis=0)
+    is_beaten = np.asarray((as_good & better).any(axis=0)).tolist()
     return tuple(item for item, beaten in zip(known, is_beaten, strict=True) if not beaten)
 
 
