@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from qm9flow.errors import RegistryError
-from qm9flow.registry.client import Connection
+from qm9flow.registry.client import Connection, connect
 from qm9flow.registry.gate import Decision, judge
 from qm9flow.registry.versions import (
     MODEL_NAME,
@@ -54,7 +54,7 @@ def promote(version: Version, force: bool = False, tracking_uri: str | None = No
     Raises:
         RegistryError: Its bundle is damaged, or the store refuses.
     """
-    connection = Connection(tracking_uri)
+    connection = connect(tracking_uri)
     champion = _at(CHAMPION, connection)
     verify(version, connection.uri)
     decision = _decide(version, champion, connection)
@@ -87,7 +87,7 @@ def rollback(tracking_uri: str | None = None) -> Version:
         RegistryError: There is no other champion to go back to, its bundle is damaged, or the
             store refuses.
     """
-    connection = Connection(tracking_uri)
+    connection = connect(tracking_uri)
     champion = resolve(CHAMPION, connection.uri)
     previous = _at(PREVIOUS, connection)
     if previous is None or previous.number == champion.number:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,23 +32,18 @@ class Connection:
         client: MLflow's client; call it through `call`.
     """
 
-    def __init__(self, tracking_uri: str | None = None) -> None:
-        """Connect.
+    def __init__(self, uri: str) -> None:
+        """Connect; `connect` does so once for a store.
 
         Args:
-            tracking_uri: None takes the environment's, or the database in the current folder.
+            uri: The tracking URI.
 
         Raises:
-            ConfigError: The URI is no URI.
-            RegistryError: There is no such store, or it cannot be opened.
+            RegistryError: The store cannot be opened.
         """
-        self.uri = locations.tracking_uri(tracking_uri)
-        database = locations.sqlite_file(self.uri)
-        if database is not None and not database.exists():
-            # MLflow would make an empty database and find nothing in it.
-            raise RegistryError(f"there is no store {database}; {START_HINT}")
+        self.uri = uri
         self.client: MlflowClient = self.call(
-            "opening the store", lambda: MlflowClient(tracking_uri=self.uri)
+            "opening the store", lambda: MlflowClient(tracking_uri=uri)
         )
 
     def call(self, what: str, function: Callable[[], T]) -> T:
@@ -119,3 +115,27 @@ class Connection:
         except OSError as error:
             raise RegistryError(f"{location} cannot be fetched to {folder}: {error}") from error
         return Path(copy)
+
+
+_open = lru_cache(maxsize=8)(Connection)
+
+
+def connect(tracking_uri: str | None = None) -> Connection:
+    """Connect to a store that exists.
+
+    Args:
+        tracking_uri: None takes the environment's, or the database in the current folder.
+
+    Returns:
+        The connection; the same one for the same store.
+
+    Raises:
+        ConfigError: The URI is no URI.
+        RegistryError: There is no such store, or it cannot be opened.
+    """
+    uri = locations.tracking_uri(tracking_uri)
+    database = locations.sqlite_file(uri)
+    if database is not None and not database.exists():
+        # MLflow would make an empty database and find nothing in it.
+        raise RegistryError(f"there is no store {database}; {START_HINT}")
+    return _open(uri)

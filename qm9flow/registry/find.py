@@ -1,12 +1,25 @@
 """A model by what users call it: an alias, a version's number, or a bundle's folder."""
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from qm9flow.errors import RegistryError
+from qm9flow.registry.checksum import file_sha256
 
 NAME = "qm9flow"
+FACTS = (
+    "created",
+    "git_commit",
+    "data_digest",
+    "split_name",
+    "split_seed",
+    "verdict",
+    "validation_mae",
+    "test_mae",
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +37,15 @@ class FoundModel:
     version: int | None = None
     alias: str | None = None
     name: str = NAME
+
+    def facts(self) -> dict[str, Any]:
+        """What the bundle says about its training, as plain JSON values.
+
+        Returns:
+            `FACTS`, as far as `config.json` holds them.
+        """
+        config = _config(self.bundle)
+        return {name: config[name] for name in FACTS if name in config}
 
 
 def find_model(reference: str, tracking_uri: str | None = None) -> FoundModel:
@@ -45,9 +67,31 @@ def find_model(reference: str, tracking_uri: str | None = None) -> FoundModel:
     if is_bundle or os.sep in reference or reference in (".", ".."):
         if not is_bundle:
             raise RegistryError(f"{reference} is no bundle: it holds no model.onnx")
+        _check_file(folder)
         return FoundModel(folder.absolute())
     from qm9flow.registry.versions import fetch, resolve  # mlflow takes a second to import
 
     version = resolve(reference, tracking_uri)
     alias = reference if reference in version.aliases else next(iter(version.aliases), None)
     return FoundModel(fetch(version, tracking_uri=tracking_uri), version.number, alias)
+
+
+def _config(bundle: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((bundle / "config.json").read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise RegistryError(f"{bundle / 'config.json'} cannot be read: {error}") from error
+    return config if isinstance(config, dict) else {}
+
+
+def _check_file(bundle: Path) -> None:
+    """Versions are verified when they are fetched; a folder says itself what its graph must be."""
+    files = _config(bundle).get("files")
+    expected = files.get("model.onnx") if isinstance(files, dict) else None
+    if expected is not None and file_sha256(bundle / "model.onnx") != expected:
+        raise RegistryError(
+            f"{bundle / 'model.onnx'} is damaged or changed: its SHA-256 differs from the one in "
+            "config.json; fetch or write the bundle again"
+        )

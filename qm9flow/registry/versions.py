@@ -19,7 +19,7 @@ from qm9flow import locations, properties
 from qm9flow.errors import RegistryError
 from qm9flow.registry import evidence
 from qm9flow.registry.checksum import file_sha256, folder_sha256
-from qm9flow.registry.client import START_HINT, Connection
+from qm9flow.registry.client import START_HINT, Connection, connect
 from qm9flow.registry.gate import Evidence, mean_normalised
 from qm9flow.registry.packing import BUNDLE, GATE, store_model
 
@@ -132,7 +132,7 @@ def register(
     if missing := [name for name in REQUIRED_TAGS if name not in tags]:
         raise RegistryError(f"a version needs the tags {', '.join(missing)}")
     evidence.check(validation_errors, scale)
-    connection = Connection(tracking_uri)
+    connection = connect(tracking_uri)
     client = connection.client
     for version in list_versions(connection.uri):
         if version.tags.get("release_id") == tags["release_id"]:
@@ -183,7 +183,7 @@ def list_versions(tracking_uri: str | None = None) -> list[Version]:
     Raises:
         RegistryError: There is no store, or it cannot be read.
     """
-    connection = Connection(tracking_uri)
+    connection = connect(tracking_uri)
     aliases = _aliases(connection)
     found: list[Version] = []
     token: str | None = None
@@ -294,7 +294,7 @@ def load_evidence(version: Version, tracking_uri: str | None = None) -> Evidence
     Raises:
         RegistryError: It is missing or damaged.
     """
-    connection = Connection(tracking_uri)
+    connection = connect(tracking_uri)
     with tempfile.TemporaryDirectory() as scratch:
         path = connection.download(f"{version.location}/{GATE}/{evidence.FILE}", Path(scratch))
         if file_sha256(path) != version.tags.get(_EVIDENCE_CHECKSUM):
@@ -311,7 +311,7 @@ def load_evidence(version: Version, tracking_uri: str | None = None) -> Evidence
 
 
 def _download_bundle(version: Version, scratch: Path, tracking_uri: str | None) -> Path:
-    copy = Connection(tracking_uri).download(f"{version.location}/{BUNDLE}", scratch)
+    copy = connect(tracking_uri).download(f"{version.location}/{BUNDLE}", scratch)
     if folder_sha256(copy) != version.tags.get(_CHECKSUM):
         raise RegistryError(
             f"the bundle of {version.label} in {version.location} differs from what was "
