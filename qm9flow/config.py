@@ -139,7 +139,7 @@ class TrainConfig:
     max_minutes: float | None = None
     """Training time at most, validation included; none means no limit."""
     warmup_steps: int = 200
-    """Steps over which the learning rate rises from zero."""
+    """Steps over which the learning rate rises from zero; a tenth of all steps if that is fewer."""
     schedule: Schedule = "constant"
     """`cosine` falls to zero at the end of the budget (epochs or minutes, whichever is nearer);
     `plateau` halves after 3 epochs without a better validation score."""
@@ -266,8 +266,9 @@ class ServeConfig:
     """The fetched bundle's alias."""
     device: Device = "auto"
     """`cuda` requires a GPU; `auto` takes one where there is one."""
-    threads: int | None = None
-    """Threads inside one run of the network; none means one for each usable core."""
+    threads: int | None = 1
+    """Threads inside one run of the network on a CPU; none means one for each usable core. Small
+    networks gain little from a second one, and requests run side by side anyway."""
     conformer_workers: int | None = None
     """Processes that make geometries from SMILES; none means one for each usable core."""
     max_molecules: int = 1000

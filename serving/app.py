@@ -67,6 +67,7 @@ class Api:
                 Exception: _failed,
             },
         )
+        self.app.router.redirect_slashes = False
         self.paths = frozenset(route.path for route in self.app.routes if isinstance(route, Route))
 
     async def predict(self, request: Request) -> Response:

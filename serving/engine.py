@@ -39,6 +39,7 @@ class Engine:
         """
         self.found = found
         self.settings = settings
+        self.facts = found.facts()
         self.predictor = Predictor(
             found.bundle,
             provider=settings.device,
@@ -60,12 +61,13 @@ class Engine:
         }
 
     def describe(self) -> dict[str, Any]:
-        """What answers, with its units and limits."""
+        """What answers, with its units, training and limits."""
         settings = self.settings
         return {
             **self.identity(),
             "provider_required": self.predictor.session.requested,
             "units": self.predictor.units,
+            "training": self.facts,
             "limits": {
                 "molecules": settings.max_molecules,
                 "body_bytes": settings.max_body_bytes,

@@ -252,6 +252,7 @@ def _answer_schemas() -> Json:
                 **identity,
                 "provider_required": {"type": "string", "enum": ["auto", "cpu", "cuda"]},
                 "units": _ref("Units"),
+                "training": {"type": "object", "description": "Data, split, errors, code"},
                 "limits": {"type": "object", "additionalProperties": {"type": "number"}},
             }
         ),

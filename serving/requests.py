@@ -106,7 +106,7 @@ def read_request(body: bytes, max_molecules: int) -> PredictRequest:
 
 def _parse(body: bytes) -> Any:
     try:
-        return json.loads(body)
+        return json.loads(body.decode("utf-8-sig"))
     except RecursionError as error:
         raise _malformed("the body is nested too deeply") from error
     except UnicodeDecodeError as error:
