@@ -1,0 +1,188 @@
+import re
+import warnings
+from pathlib import Path
+from unittest.mock import create_autospec
+
+import numpy as np
+import optuna
+import pytest
+from matplotlib.image import imread
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+
+from qm9flow.errors import StudyError
+from qm9flow.evaluation.study_drawings import count_endings
+from qm9flow.evaluation.study_plots import log_study_figures, write_study_figures
+from qm9flow.tracking.stores import Stores
+from qm9flow.tracking.study import StudyTracker
+from qm9flow.tuning.plots import picture
+from qm9flow.tuning.records import TrialRecord
+
+SPACE = {
+    "conv_layers": IntDistribution(1, 4),
+    "hidden": IntDistribution(2, 128, log=True),
+    "learning_rate": FloatDistribution(1e-5, 1e-1, log=True),
+    "loss": CategoricalDistribution(("rmse", "mae")),
+}
+STATES = {
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+
+
+def stores_in_folder(folder: Path) -> Stores:
+    base = folder / "mlruns"
+    return Stores(
+        f"sqlite:///{folder}/mlflow.db",
+        f"sqlite:///{folder}/optuna.db",
+        base / "tensorboard",
+        base / "state",
+    )
+
+
+def make_study(stores: Stores, states: list[str]) -> list[TrialRecord]:
+    """A study whose score depends on the learning rate most."""
+    random = np.random.default_rng(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        study = optuna.create_study(storage=stores.optuna_url, study_name="drawn <&>")
+    records = []
+    for number, state in enumerate(states):
+        params = {
+            "conv_layers": int(random.integers(1, 5)),
+            "hidden": int(2 ** random.uniform(1, 7)),
+            "learning_rate": float(10 ** random.uniform(-5, -1)),
+            "loss": str(random.choice(["rmse", "mae"])),
+        }
+        score = 0.1 + 0.2 * abs(np.log10(params["learning_rate"]) + 3) + 0.01 * random.random()
+        study.add_trial(
+            create_trial(
+                state=STATES[state],
+                params=params,
+                distributions=SPACE,
+                value=score if state == "complete" else None,
+            )
+        )
+        is_failed = state == "failed"
+        records.append(
+            TrialRecord(
+                number=number,
+                state=state,  # type: ignore[arg-type]
+                params=params,
+                score=None if is_failed else score,
+                train_loss=None if is_failed else 0.9 * score,
+                molecules_per_second=None if is_failed else 1e4 / params["hidden"],
+                verdict="healthy",
+                reason={"complete": None, "pruned": "halving", "failed": "crash"}[state],
+            )
+        )
+    return records
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """All figures of a study of 20 trials."""
+    folder = tmp_path_factory.mktemp("study")
+    stores = stores_in_folder(folder)
+    trials = make_study(stores, ["complete", "complete", "pruned"] * 6 + ["failed"] * 2)
+    figures = write_study_figures(stores, "drawn <&>", folder / "out", trials)
+    return folder / "out", figures.skipped
+
+
+@pytest.mark.parametrize(
+    "name", ["history", "importances", "parallel", "slice", "pareto", "verdicts"]
+)
+def test_each_figure_is_a_picture(drawn: tuple[Path, dict[str, str]], name: str) -> None:
+    folder, skipped = drawn
+    assert skipped == {}
+    pixels = imread(folder / f"{name}.png")[..., :3]
+    height, width = pixels.shape[:2]
+    assert width > 700
+    assert height > 250
+    inked = (pixels.min(axis=2) < 0.9).mean()
+    assert 0.01 < inked < 0.9
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    assert border.min() > 0.99  # nothing is cut off
+
+
+def test_page_needs_no_network(drawn: tuple[Path, dict[str, str]]) -> None:
+    page = (drawn[0] / "study.html").read_text()
+    assert not re.search(r"<script[^>]+src=", page)
+    assert page.count("plotly.js v") == 1
+    assert page.count("<h2>") == 6
+    assert "Study drawn &lt;&amp;&gt;" in page
+    assert len(page) < 6_000_000
+
+
+def test_learning_rate_matters_most(tmp_path: Path) -> None:
+    stores = stores_in_folder(tmp_path)
+    make_study(stores, ["complete"] * 25)
+    known = picture(stores.optuna_url, "drawn <&>")
+    assert max(known.importances, key=lambda name: known.importances[name]) == "learning_rate"
+    assert sum(known.importances.values()) == pytest.approx(1.0)
+    axes = {axis.name: axis for axis in known.axes}
+    assert axes["hidden"].kind == "log"
+    assert axes["conv_layers"].kind == "linear"
+    assert axes["loss"].options == ("rmse", "mae")
+
+
+@pytest.mark.parametrize(
+    ("states", "missing"),
+    [
+        ([], {"history", "importances", "parallel", "slice", "pareto", "verdicts"}),
+        (["failed"], {"history", "importances", "parallel", "slice", "pareto"}),
+        (["pruned"], {"importances", "parallel", "slice", "pareto"}),
+        (["complete"], {"importances", "parallel"}),
+        (["complete", "complete"], {"importances"}),
+    ],
+)
+def test_few_trials_are_drawn_as_far_as_they_go(
+    tmp_path: Path, states: list[str], missing: set[str]
+) -> None:
+    stores = stores_in_folder(tmp_path)
+    trials = make_study(stores, states)
+    figures = write_study_figures(stores, "drawn <&>", tmp_path / "out", trials)
+    assert set(figures.skipped) == missing
+    assert all(figures.skipped.values())
+    assert all(path.exists() for path in figures.files)
+    assert len(figures.files) == 6 - len(missing) + 1
+    page = (tmp_path / "out" / "study.html").read_text()
+    assert ("Not drawn" in page) == bool(missing)
+
+
+def test_unknown_study_is_refused(tmp_path: Path) -> None:
+    stores = stores_in_folder(tmp_path)
+    make_study(stores, [])
+    with pytest.raises(StudyError, match="other"):
+        write_study_figures(stores, "other", tmp_path / "out")
+
+
+def test_figures_go_to_the_studys_run(tmp_path: Path) -> None:
+    stores = stores_in_folder(tmp_path)
+    trials = make_study(stores, ["pruned"])
+    tracker = create_autospec(StudyTracker, instance=True)
+    kept: list[str] = []
+    tracker.log_artifact.side_effect = lambda path: kept.extend(
+        f"{path.name}/{file.name}" for file in sorted(path.iterdir())
+    )
+    skipped = log_study_figures(stores, "drawn <&>", tracker, trials)
+    assert kept == ["figures/history.png", "figures/study.html", "figures/verdicts.png"]
+    assert "importances" in skipped
+
+
+def test_endings_are_counted_by_state_and_reason() -> None:
+    trials = [
+        TrialRecord(0, "complete", {}, verdict="healthy"),
+        TrialRecord(1, "failed", {}, reason="out_of_memory"),
+        TrialRecord(2, "pruned", {}, reason="halving"),
+        TrialRecord(3, "pruned", {}, reason="vanishing"),
+        TrialRecord(4, "pruned", {}, reason="vanishing"),
+        TrialRecord(5, "running", {}),
+    ]
+    assert list(count_endings(trials).items()) == [
+        (("complete", "gradients healthy"), 1),
+        (("pruned", "vanishing"), 2),
+        (("pruned", "halving (behind at a rung)"), 1),
+        (("failed", "out of memory"), 1),
+    ]
