@@ -26,7 +26,7 @@ def commands() -> Iterator[tuple[str, click.Command]]:
             yield name, found
 
 
-@pytest.mark.parametrize(("words", "command"), list(commands()), ids=lambda item: str(item))
+@pytest.mark.parametrize(("words", "command"), list(commands()), ids=str)
 def test_help_has_an_example(words: str, command: click.Command) -> None:
     result = CliRunner().invoke(cli, [*words.split(), "--help"])
     assert result.exit_code == 0, result.output
