@@ -50,6 +50,8 @@ def export_onnx(model: PropertyModel, path: Path) -> None:
     Raises:
         ExportError: The exporter cannot translate the network, or the file cannot be written.
     """
+    if not path.parent.is_dir():
+        raise ExportError(f"cannot write {path}: there is no folder {path.parent}")
     twin = PropertyModel(copy.deepcopy(model.network).exportable(), model.codec).cpu().eval()
     twin.requires_grad_(False)
     numbers = torch.tensor([[6, 1, 1], [8, 1, 0]])  # sizes of 1 would become constants
@@ -68,9 +70,11 @@ def export_onnx(model: PropertyModel, path: Path) -> None:
                 dynamic_shapes={"numbers": shape, "positions": shape},
                 verbose=False,
             )
-    except (torch.onnx.OnnxExporterError, torch.export.ExportError) as error:  # type: ignore[attr-defined]
+    except torch.onnx.OnnxExporterError as error:
         name = type(model.network).__name__
-        raise ExportError(f"{name} cannot be exported to ONNX: {error}") from error
+        raise ExportError(f"{name} cannot be exported to ONNX: {error.__cause__ or error}") from (
+            error
+        )
     assert program is not None
     graph = program.model_proto
     onnx.helper.set_model_props(graph, _metadata(model))

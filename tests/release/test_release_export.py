@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from qm9flow.config import (
-    MODEL_CONFIGS,
     ModelConfig,
     MPNNConfig,
     PyGNNConvConfig,
@@ -20,36 +19,66 @@ from qm9flow.config import (
 from qm9flow.data.store import Dataset
 from qm9flow.errors import ExportError, ParityError
 from qm9flow.inference.session import open_session
-from qm9flow.nn.catalog import build
+from qm9flow.nn.catalog import ARCHITECTURES, build
 from qm9flow.nn.contract import Network, PropertyModel
+from qm9flow.nn.mpnn import MPNN
 from qm9flow.properties import LEARNED, TARGETS
+from qm9flow.release.bundle import load_model
 from qm9flow.release.export import PARITY_LIMIT, check_parity, export_onnx, parity_batches
+from qm9flow.release.record import BundleRecord
 from qm9flow.targets import TargetCodec
 from qm9flow.training.metrics import training_codec
 
 CONFIGS: dict[str, ModelConfig] = {
-    "mpnn": MPNNConfig(conv_layers=2, fc_layers=2, hidden=16, edge_width=8, radial=8),
-    "pyg_nnconv": PyGNNConvConfig(conv_layers=1, fc_layers=1, hidden=8, edge_width=4, radial=8),
+    "mpnn": MPNNConfig(conv_layers=2, fc_layers=2, hidden=8, edge_width=4, radial=8),
+    "pyg_nnconv": PyGNNConvConfig(conv_layers=2, fc_layers=2, hidden=8, edge_width=4, radial=8),
     "pyg_schnet": PyGSchNetConfig(hidden=16, interactions=1, radial=8),
 }
 
 
-@pytest.fixture(scope="module")
-def codec(dataset: Dataset) -> TargetCodec:
-    return training_codec(TrainConfig(split="standard", train_size=2000), dataset)
-
-
-@pytest.fixture(scope="module", params=sorted(MODEL_CONFIGS))
+@pytest.fixture(scope="module", params=["mpnn", "pyg_schnet"])
 def exported(
-    request: pytest.FixtureRequest, codec: TargetCodec, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    record: BundleRecord,
+    bundle: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[PropertyModel, Path]:
-    """A model of each architecture, and its graph."""
+    """A model, and its graph; the bundle's is there already."""
+    if request.param == "mpnn":
+        return load_model(bundle), bundle / "model.onnx"
     torch.manual_seed(5)
-    model = PropertyModel(build(CONFIGS[request.param], LEARNED), codec)
-    path = tmp_path_factory.mktemp("graphs") / f"{request.param}.onnx"
+    model = PropertyModel(build(CONFIGS[request.param], LEARNED), record.codec)
+    path = tmp_path_factory.mktemp("graphs") / "model.onnx"
     export_onnx(model, path)
     assert model.training, "the exporter changed the model"
     return model, path
+
+
+def test_every_architecture_is_tried() -> None:
+    assert set(CONFIGS) == set(ARCHITECTURES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", sorted(CONFIGS))
+@pytest.mark.parametrize("targets", [LEARNED, TARGETS])
+def test_parity_of_every_architecture(
+    architecture: str, targets: tuple[str, ...], dataset: Dataset, tmp_path: Path
+) -> None:
+    torch.manual_seed(6)
+    train = TrainConfig(targets="learned" if targets == LEARNED else "raw", train_size=2000)
+    network = build(CONFIGS[architecture], targets)
+    model = PropertyModel(network, training_codec(train, dataset))
+    export_onnx(model, tmp_path / "model.onnx")
+    assert check_parity(model, tmp_path / "model.onnx", dataset).holds
+
+
+def test_nnconv_is_exported_as_its_twin(bundle: Path, dataset: Dataset) -> None:
+    """PyG's network with the bundle's weights gives the numbers of the bundle's graph."""
+    model = load_model(bundle)
+    network = build(CONFIGS["pyg_nnconv"], LEARNED)
+    network.load_state_dict(model.network.state_dict())
+    assert isinstance(network.exportable(), MPNN)
+    assert check_parity(PropertyModel(network, model.codec), bundle / "model.onnx", dataset).holds
 
 
 def test_parity(exported: tuple[PropertyModel, Path], dataset: Dataset) -> None:
@@ -108,15 +137,6 @@ def test_total_energies_keep_float64(exported: tuple[PropertyModel, Path]) -> No
     assert abs(values[0, column] - expected[0, column]) < 1e-4
 
 
-def test_values_learned_as_they_are(dataset: Dataset, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = build(CONFIGS["mpnn"], TARGETS)
-    model = PropertyModel(network, TargetCodec.identity(TARGETS))
-    export_onnx(model, tmp_path / "raw.onnx")
-    parity = check_parity(model, tmp_path / "raw.onnx", dataset)
-    assert set(parity.difference) == set(TARGETS)
-
-
 def test_a_graph_of_other_weights_is_refused(
     exported: tuple[PropertyModel, Path], dataset: Dataset
 ) -> None:
@@ -148,13 +168,18 @@ class _Unexportable(Network):
         return positions.new_ones(len(numbers), len(LEARNED))
 
 
-def test_what_cannot_be_exported_is_refused_by_name(codec: TargetCodec, tmp_path: Path) -> None:
+def test_what_cannot_be_exported_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="_Unexportable cannot be exported"):
-        export_onnx(PropertyModel(_Unexportable(), codec), tmp_path / "model.onnx")
+        export_onnx(
+            PropertyModel(_Unexportable(), TargetCodec.identity(LEARNED)), tmp_path / "model.onnx"
+        )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_path_that_cannot_be_written(codec: TargetCodec, tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written(tmp_path: Path) -> None:
     network = build(MPNNConfig(1, 1, hidden=2, edge_width=2, radial=2), LEARNED)
     with pytest.raises(ExportError, match="cannot write"):
-        export_onnx(PropertyModel(network, codec), tmp_path / "nowhere" / "model.onnx")
+        export_onnx(
+            PropertyModel(network, TargetCodec.identity(LEARNED)),
+            tmp_path / "nowhere" / "model.onnx",
+        )
