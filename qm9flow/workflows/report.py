@@ -109,40 +109,25 @@ def settings(params: Mapping[str, Any]) -> str:
     )
 
 
-def leaderboard(trials: Iterable[TrialRecord], selection: Selection) -> list[dict[str, Any]]:
-    """All trials as a table, the best first.
+def marked(rows: Iterable[Mapping[str, Any]], selection: Selection) -> list[dict[str, Any]]:
+    """A leaderboard with what the selection found.
 
     Args:
-        trials: With speeds measured alone, where they were.
+        rows: One a trial, with its number as `trial`.
         selection: What was chosen.
 
     Returns:
-        Rows with the same keys.
+        The rows, each with `molecules_per_second_alone`, `pareto` and `candidate`.
     """
-    everyone = list(trials)
-    ranked = by_score(everyone)
-    rest = [item for item in everyone if item.state != "complete"]
-    names = list(dict.fromkeys(name for item in everyone for name in item.params))
     front = {item.number for item in selection.front}
     return [
         {
-            "trial": item.number,
-            "state": item.state,
-            "score": item.score,
-            "train_loss": item.train_loss,
-            "molecules_per_second": item.molecules_per_second,
-            "timed_alone": item.number in selection.speeds,
-            "pareto": item.number in front,
-            "candidate": item.number == selection.candidate.number,
-            "best_epoch": item.best_epoch,
-            "parameters": item.parameters,
-            "seconds": item.seconds,
-            "verdict": item.verdict,
-            "reason": item.reason,
-            **{name: item.params.get(name) for name in names},
-            "run_id": item.run_id,
+            **row,
+            "molecules_per_second_alone": selection.speeds.get(row["trial"]),
+            "pareto": row["trial"] in front,
+            "candidate": row["trial"] == selection.candidate.number,
         }
-        for item in [*ranked, *rest]
+        for row in rows
     ]
 
 

@@ -13,6 +13,7 @@ from qm9flow.config import StudyConfig, TrainConfig
 from qm9flow.data.splits import STANDARD_VALIDATION, make_split
 from qm9flow.data.store import Dataset, open_dataset
 from qm9flow.errors import StudyError
+from qm9flow.evaluation.leaderboard import leaderboard
 from qm9flow.evaluation.study_plots import log_study_figures
 from qm9flow.tracking.runs import fetch_artifact
 from qm9flow.tracking.stores import Stores, connect, resolve_stores
@@ -213,7 +214,8 @@ def _log_search(
     opened: OpenStudy, result: StudyResult, selection: Selection, tracker: StudyTracker
 ) -> None:
     trials = with_speeds(result.trials, selection.speeds)
-    tracker.log_table(report.leaderboard(trials, selection), "leaderboard")
+    rows = leaderboard(opened.stores, tracker.parent_run_id)
+    tracker.log_table(report.marked(rows, selection), "leaderboard")
     tracker.log_metrics(
         {
             "candidate/trial": float(selection.candidate.number),
