@@ -5,7 +5,6 @@ from typing import Any
 
 from qm9flow.tracking.study import StudyTracker
 from qm9flow.tuning.coordinator import StudyResult
-from qm9flow.tuning.records import TrialRecord
 from qm9flow.tuning.retention import SizeEstimate
 from qm9flow.tuning.selection import Selection, by_score
 from qm9flow.tuning.study import OpenStudy
