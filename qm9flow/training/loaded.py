@@ -91,8 +91,9 @@ class LoadedData:
         """
         predicted = predict_resident(network, self.validation, len(self.codec.names))
         encoded = predicted.cpu().numpy().astype(np.float64)
-        values = all_targets(self.codec, encoded, self.counts, self.rotational_ghz)
-        return validation_metrics(values, self.truth, self.scale)
+        with np.errstate(all="ignore"):  # what is not finite is told by the metrics
+            values = all_targets(self.codec, encoded, self.counts, self.rotational_ghz)
+            return validation_metrics(values, self.truth, self.scale)
 
 
 def _refuse_holes(truth: Floats, molecules: npt.NDArray[np.int64]) -> None:

@@ -21,7 +21,7 @@ _LEARNED_COLUMNS = [TARGETS.index(name) for name in LEARNED]
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class TrainingSample:
     """The molecules of one training.
 
     Attributes:
@@ -33,7 +33,9 @@ class Sample:
     validation: Indices
 
 
-def training_sample(config: TrainConfig, dataset: Dataset, split: Split | None = None) -> Sample:
+def training_sample(
+    config: TrainConfig, dataset: Dataset, split: Split | None = None
+) -> TrainingSample:
     """Which molecules a training trains and validates on.
 
     Args:
@@ -55,7 +57,7 @@ def training_sample(config: TrainConfig, dataset: Dataset, split: Split | None =
             f"val_size is {config.val_size}, the split {config.split} has {available} molecules "
             "for validation"
         )
-    return Sample(split.first_train(config.train_size), split.validation[: config.val_size])
+    return TrainingSample(split.first_train(config.train_size), split.validation[: config.val_size])
 
 
 def training_codec(
