@@ -49,7 +49,7 @@ def _size_doubts(molecule: Molecule) -> list[str]:
     if len(molecule) > QM9_MAX_ATOMS:
         found.append(f"{len(molecule)} atoms; the largest molecules of QM9 have {QM9_MAX_ATOMS}")
     if len(molecule) < QM9_MIN_ATOMS:
-        found.append(f"{len(molecule)} atoms; the smallest molecules of QM9 have {QM9_MIN_ATOMS}")
+        found.append(f"atoms: {len(molecule)}; the smallest molecules of QM9 have {QM9_MIN_ATOMS}")
     return found
 
 

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-import small_models
+import served
 
 from qm9flow.data.store import Dataset
 from qm9flow.inference.predictor import Predictor
@@ -10,7 +10,7 @@ from qm9flow.inference.predictor import Predictor
 @pytest.fixture(scope="session")
 def bundle(dataset: Dataset) -> Path:
     """A bundle with a real, small network."""
-    return small_models.bundle(dataset)
+    return served.bundle(dataset)
 
 
 @pytest.fixture(scope="session")

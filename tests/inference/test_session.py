@@ -3,10 +3,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hand_made
 import numpy as np
 import onnxruntime
 import pytest
-import small_models
 from onnx import TensorProto
 
 from qm9flow.errors import ConfigError, InferenceError, ProviderError
@@ -20,7 +20,7 @@ no_gpu = pytest.mark.skipif(cuda_device_count() > 0, reason="this machine has a 
 @pytest.fixture
 def graph(tmp_path: Path) -> Path:
     path = tmp_path / "model.onnx"
-    small_models.hand_made(path, LEARNED)
+    hand_made.write_graph(path, LEARNED)
     return path
 
 
@@ -109,6 +109,6 @@ def test_damaged_file_is_refused(graph: Path, content: bytes | None) -> None:
 
 def test_graph_with_other_inputs_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.onnx"
-    small_models.hand_made(path, LEARNED, positions_type=TensorProto.DOUBLE)
+    hand_made.write_graph(path, LEARNED, positions_type=TensorProto.DOUBLE)
     with pytest.raises(InferenceError, match="no model of qm9flow's"):
         open_session(path, "cpu")

@@ -50,7 +50,8 @@ def test_version_says_what_it_is(registry: Registry) -> None:
 
 def test_model_card_is_the_description(registry: Registry, tmp_path: Path) -> None:
     registry.add("first")
-    assert "A small model" in registry.client.get_model_version(MODEL_NAME, "1").description
+    card = (registry.bundle / "card.md").read_text()
+    assert registry.client.get_model_version(MODEL_NAME, "1").description == card
     long = tmp_path / "long"
     long.mkdir()
     for file in registry.bundle.iterdir():
