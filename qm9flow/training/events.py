@@ -65,7 +65,7 @@ class EpochEnded:
             `val/rmse_pooled`, `val/rmse_pooled_without_a`, `train/lr`,
             `train/molecules_per_second`, `train/seconds`, `train/peak_memory_mb`, `val/seconds`.
             Times of training and of validation do not overlap.
-        gradients: What the monitor saw, None if no step was sampled.
+        gradients: What the monitor saw; each epoch has at least one sample.
         is_best: Whether `val/score` is the lowest so far.
     """
 

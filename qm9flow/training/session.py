@@ -178,7 +178,7 @@ class Session:
         for groups in self._data.train.batches(config.batch_size, generator):
             elapsed = progress.elapsed_seconds + time.perf_counter() - started
             mean = stepper.accumulate(groups)
-            if progress.step % config.monitor_every == 0:
+            if molecules == 0 or progress.step % config.monitor_every == 0:
                 self.monitor.sample(stepper.loss.outer(mean), stepper.factor)
             limit = self._training_seconds(molecules / max(elapsed, 1e-9))
             budget = Budget(progress.step, total_steps, elapsed, limit)
