@@ -18,8 +18,8 @@ Legend of tensor names and shapes:
 | atoms | (B, N) bool | where there is an atom |
 | pairs | (B, N, N) bool | where there are two different atoms |
 | distances | (B, N, N), angstrom | 1 where there is no pair |
-| envelope | (B, N, N) | weight of a pair: 1 at distance 0, 0 from the cutoff on |
-| edges | (B, N, N, R + 1) | radial functions, then 1, both times the envelope |
+| weight | (B, N, N) | of a message: falls smoothly to 0 at the cutoff |
+| edges | (B, N, N, R + 1) | radial functions, then 1, both times the weight |
 | hidden | (B, N, h) | what is known about each atom |
 | encoded | (B, T) | targets as the network learns them: dimensionless, of order one |
 | values | (B, T) float64 | targets in the units of `qm9flow.properties` |

@@ -50,6 +50,24 @@ def _plain(edges: Tensor, features: Tensor, rows: Tensor, matrices: Tensor) -> T
     return (sums.view(B * N, K * c) @ matrices.reshape(K * c, h)).view(B, N, h)
 
 
+def block_size(like: Tensor, N: int, K: int, c: int) -> int:
+    """Molecules that are computed together.
+
+    Args:
+        like: On the device that computes.
+        N: Atoms of a molecule.
+        K: Of `sum_messages`.
+        c: Of `sum_messages`.
+
+    Returns:
+        At least 1.
+    """
+    atoms = CPU_BLOCK_ATOMS * torch.get_num_threads()
+    if like.is_cuda:
+        atoms = GPU_BLOCK_NUMBERS // (K * max(c, N))
+    return max(1, atoms // N)
+
+
 class _Blocks:
     """Buffers for a few molecules, and the steps that forward and backward share."""
 
@@ -57,10 +75,7 @@ class _Blocks:
         self.edges, self.features, self.rows = edges, features, rows
         B, N, c = features.shape
         self.N, self.c, self.K = N, c, len(rows)
-        atoms = CPU_BLOCK_ATOMS * torch.get_num_threads()
-        if features.is_cuda:
-            atoms = GPU_BLOCK_NUMBERS // (self.K * max(c, N))
-        self.size = max(1, min(B, atoms // N))
+        self.size = min(B, block_size(features, N, self.K, c))
         self._phi = features.new_empty(self.size * N * N, self.K)
         self._sums = features.new_empty(self.size, N * self.K, c)
 

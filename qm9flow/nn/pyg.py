@@ -18,19 +18,24 @@ from torch_geometric.nn.models.schnet import SchNet
 
 from qm9flow.config import PyGNNConvConfig, PyGSchNetConfig
 from qm9flow.nn.contract import Network
-from qm9flow.nn.mpnn import MPNN
+from qm9flow.nn.mpnn import MPNN, dense_layers
 from qm9flow.nn.pairs import pair_distances, pair_mask
-from qm9flow.nn.radial import GaussianBasis, envelope
+from qm9flow.nn.radial import GaussianBasis, message_weight
 from qm9flow.nn.readout import Pooling, Readout
 
 
 class _EnvelopedEdgeNetwork(nn.Sequential):
-    """An edge network whose matrices fade at the cutoff: the last column is the envelope."""
+    """An edge network whose matrices fade at the cutoff: the last column is their weight.
+
+    The weight is multiplied into the hidden layer, where a row has K numbers, not h * h.
+    """
 
     def forward(self, edge_attr: Tensor) -> Tensor:
         """(n_edges, R + 1) to (n_edges, h * h)."""
-        matrices: Tensor = super().forward(edge_attr[:, :-1])
-        return matrices * edge_attr[:, -1:]
+        first, last = dense_layers(self)
+        weight = edge_attr[:, -1:]
+        phi = torch.cat([F.relu(first(edge_attr[:, :-1])) * weight, weight], dim=1)
+        return phi @ torch.cat([last.weight, last.bias[:, None]], dim=1).t()
 
 
 def _conv(config: PyGNNConvConfig) -> NNConv:
@@ -87,11 +92,11 @@ class PyGNNConv(Network):
         molecule, src, dst = near.nonzero(as_tuple=True)  # (n_edges,) each
         edge_index = torch.stack([molecule * N + src, molecule * N + dst])
         distance = distances[near]
-        weight = envelope(distance, self.cutoff_angstrom)
+        weight = message_weight(distance, self.cutoff_angstrom)
         edge_attr = torch.cat([self.basis(distance), weight[:, None]], dim=1)  # (n_edges, R + 1)
         hidden = self.embedding(numbers.flatten())  # (B * N, h)
         for conv in self.convs:
-            hidden = F.relu(conv(hidden, edge_index, edge_attr))
+            hidden = hidden + F.relu(conv(hidden, edge_index, edge_attr))
         encoded: Tensor = self.readout(hidden.view(B, N, -1), atoms)
         return encoded
 

@@ -1,10 +1,14 @@
 """Functions of a distance: Gaussians to see it by, an envelope to forget it by."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 ENVELOPE_POWER = 6
 """The p of the envelope, as in its source."""
+TYPICAL_NEIGHBOURS = 16
+"""Atoms within 5 angstrom of an atom of QM9, on average."""
 
 
 def envelope(distances: Tensor, cutoff_angstrom: float) -> Tensor:
@@ -26,6 +30,22 @@ def envelope(distances: Tensor, cutoff_angstrom: float) -> Tensor:
     x = distances / cutoff_angstrom
     inside = 1 - x**p * ((p + 1) * (p + 2) / 2 - x * (p * (p + 2) - x * (p * (p + 1) / 2)))
     return torch.where(x < 1, inside, 0.0)
+
+
+def message_weight(distances: Tensor, cutoff_angstrom: float) -> Tensor:
+    """The envelope, divided by the square root of the number of neighbours an atom of QM9 has.
+
+    A sum over neighbours then has the size of one of them, and edge networks keep weights of
+    ordinary size, that a step of the optimiser moves by an ordinary share.
+
+    Args:
+        distances: Any shape, angstrom, not negative.
+        cutoff_angstrom: Where it vanishes.
+
+    Returns:
+        Same shape.
+    """
+    return envelope(distances, cutoff_angstrom) / math.sqrt(TYPICAL_NEIGHBOURS)
 
 
 class GaussianBasis(nn.Module):
@@ -67,9 +87,9 @@ class GaussianBasis(nn.Module):
 class Edges(nn.Module):
     """What message passing needs to know about each pair of atoms.
 
-    The radial functions and a constant, both times the envelope. The constant carries the bias
-    of an edge network's first layer, so that relu(W g + b) times the envelope is
-    relu([W b] edges): the envelope is not negative and moves inside.
+    The radial functions and a constant, both times the weight of messages. The constant carries
+    the bias of an edge network's first layer, so that relu(W g + b) times the weight is
+    relu([W b] edges): the weight is not negative and moves inside.
     """
 
     def __init__(self, radial: int, cutoff_angstrom: float) -> None:
@@ -93,6 +113,6 @@ class Edges(nn.Module):
         Returns:
             (B, N, N, R + 1), zero where there is no pair.
         """
-        weight = envelope(distances, self.cutoff_angstrom) * pairs  # (B, N, N)
+        weight = message_weight(distances, self.cutoff_angstrom) * pairs  # (B, N, N)
         weight = weight[..., None]
         return torch.cat([self.basis(distances) * weight, weight], dim=-1)
