@@ -203,8 +203,8 @@ class StudyTracker:
                     f"make the run of {run_name(number)}",
                     lambda: self._create(number, tags or {}),
                 )
-                if run_id:
-                    self._fill(run_id, number, parameters, config)
+            if run_id:  # an older run too: a kill may have left it empty
+                self._fill(run_id, number, parameters, config)
             tracker = TrialTracker(
                 self._client,
                 self._stores,
