@@ -1,0 +1,43 @@
+"""`kill -9` at random instants, in the middle of writes too: afterwards all accounts are right."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from accounts import check_ended, comparable
+from small_study import stores_at
+
+from qm9flow.tracking.stores import Stores
+from qm9flow.tuning.coordinator import StudyResult
+
+SCRIPT = Path(__file__).with_name("small_study.py")
+
+
+def under_fire(folder: Path, kills: int, seed: int, undisturbed: StudyResult) -> None:
+    """Run a study that is killed again and again; hold it to what an undisturbed one gives."""
+    folder.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(folder), str(kills), str(seed)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    hits = int(done.stdout.split()[0])
+    assert hits >= min(kills, 3), done.stdout
+    trials = check_ended(stores_at(folder), 5)
+    assert comparable(trials) == comparable(undisturbed.trials)
+
+
+def test_a_killed_study_goes_on(tmp_path: Path, undisturbed: tuple[Stores, StudyResult]):
+    under_fire(tmp_path, 4, 1, undisturbed[1])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", range(2, 8))
+def test_a_study_killed_many_times_goes_on(
+    tmp_path: Path, undisturbed: tuple[Stores, StudyResult], seed: int
+):
+    under_fire(tmp_path, 25, seed, undisturbed[1])
