@@ -32,8 +32,24 @@ _JSON_TYPES = (
     "text/plain",
     "application/x-www-form-urlencoded",  # what curl -d says when not told otherwise
 )
-_BENTOML_PATHS = ("/", "/schema.json")
 _BENTOML_FOLDER = "/static_content/"
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8">
+    <title>qm9flow</title>
+    <link rel="stylesheet" href="./static_content/swagger-ui.css">
+    <link rel="stylesheet" href="./static_content/index.css">
+  </head>
+  <body>
+    <div id="swagger-ui"></div>
+    <script src="./static_content/swagger-ui-bundle.js"></script>
+    <script src="./static_content/swagger-ui-standalone-preset.js"></script>
+    <script src="./static_content/swagger-initializer.js"></script>
+  </body>
+</html>
+"""
+_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 Current = Callable[[], Runtime | None]
@@ -53,6 +69,7 @@ class Api:
         self._limiter: anyio.CapacityLimiter | None = None
         self.app = Starlette(
             routes=[
+                Route("/", self.page),
                 Route("/predict", self.predict, methods=["POST"]),
                 Route("/model", self.model),
                 Route("/livez", self.livez),
@@ -69,6 +86,13 @@ class Api:
         )
         self.app.router.redirect_slashes = False
         self.paths = frozenset(route.path for route in self.app.routes if isinstance(route, Route))
+
+    async def page(self, request: Request) -> Response:
+        """The description to read and to try, with Swagger's files that BentoML brings.
+
+        BentoML's own page reports its visitors to others; this one may load nothing from elsewhere.
+        """
+        return Response(_PAGE, media_type="text/html", headers={"Content-Security-Policy": _POLICY})
 
     async def predict(self, request: Request) -> Response:
         """Predict molecules."""
@@ -144,10 +168,11 @@ class Api:
 
 
 class Front:
-    """ASGI middleware: the routes above, BentoML's own pages, and nothing else.
+    """ASGI middleware: the routes above, BentoML's static files, and nothing else.
 
     It stands before BentoML's router because that one answers `/readyz` and unknown paths in
-    plain text, and its request metrics keep a time series for every path that clients make up.
+    plain text, has a page that loads scripts from elsewhere, and counts requests in a time series
+    for every path that clients make up.
     """
 
     def __init__(self, app: ASGIApp, current: Current) -> None:
@@ -166,9 +191,8 @@ class Front:
             await self._bentoml(scope, receive, send)
             return
         path = scope["path"]
-        is_page = path in _BENTOML_PATHS or path.startswith(_BENTOML_FOLDER)
-        is_read = scope["method"] in ("GET", "HEAD")
-        app = self._bentoml if is_page and is_read else self._api.app
+        is_file = path.startswith(_BENTOML_FOLDER) and scope["method"] in ("GET", "HEAD")
+        app = self._bentoml if is_file else self._api.app
         started, status = time.monotonic(), 500
 
         async def noting(message: Message) -> None:

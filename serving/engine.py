@@ -49,7 +49,11 @@ class Engine:
         self.pool = MoleculePool(
             settings.conformer_workers, settings.molecule_seconds, settings.max_atoms
         )
-        self._warm_up()
+        try:
+            self._warm_up()
+        except Qm9FlowError:
+            self.pool.close()
+            raise
 
     def identity(self) -> dict[str, Any]:
         """What answers: name, version, alias, provider."""

@@ -10,6 +10,7 @@ from qm9flow.cli.show import say
 from qm9flow.config import Device, ServeConfig
 from qm9flow.errors import ConfigError, InferenceError
 
+_ENDING = (signal.SIGTERM, signal.SIGHUP)  # as Ctrl-C: the server has a session of its own
 _EXAMPLE = '{"molecules": [{"smiles": "CCO"}], "targets": ["gap", "u0_atom"]}'
 
 
@@ -72,7 +73,7 @@ def command(
         alias=found.alias,
         device="cuda" if require_gpu else device,
     )
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    before = {number: signal.signal(number, _interrupt) for number in _ENDING}
     try:
         with running_server(config, host, port) as server:
             server.wait_until_ready()
@@ -88,7 +89,8 @@ def command(
     except KeyboardInterrupt:
         click.echo("\nThe server has ended.", err=True)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

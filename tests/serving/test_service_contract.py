@@ -4,6 +4,7 @@ import json
 import math
 import pickle
 import re
+from functools import cache
 from typing import Any
 
 import jsonschema
@@ -36,13 +37,18 @@ def predict(client: TestClient, *molecules: object, **more: object) -> dict[str,
     return answer
 
 
-def check(client: TestClient, schema: str, value: object) -> None:
-    """Hold a body against its schema in `/docs.json`."""
-    text = client.get("/docs.json").text
+@cache
+def validator(client: TestClient, schema: str) -> jsonschema.Draft202012Validator:
     # JSON Schema says null in other words than OpenAPI 3.0.
+    text = client.get("/docs.json").text
     text = re.sub(r'"type":"(\w+)","nullable":true', r'"type":["\1","null"]', text)
     described = json.loads(text)
-    jsonschema.validate(value, {"$ref": f"#/components/schemas/{schema}", **described})
+    return jsonschema.Draft202012Validator({"$ref": f"#/components/schemas/{schema}", **described})
+
+
+def check(client: TestClient, schema: str, value: object) -> None:
+    """Hold a body against its schema in `/docs.json`."""
+    validator(client, schema).validate(value)
 
 
 def refused(client: TestClient, response: Any, status: int, code: str) -> str:
@@ -264,7 +270,8 @@ def test_a_huge_body_is_refused(client: TestClient, size: int) -> None:
         ("GET", "/predict", 405, "method_not_allowed"),
         ("DELETE", "/model", 405, "method_not_allowed"),
         ("POST", "/readyz", 405, "method_not_allowed"),
-        ("POST", "/", 404, "not_found"),
+        ("POST", "/", 405, "method_not_allowed"),
+        ("GET", "/schema.json", 404, "not_found"),
     ],
 )
 def test_unknown_routes_have_the_same_error_shape(
@@ -305,6 +312,18 @@ def test_the_description_is_valid_and_names_every_code(client: TestClient) -> No
         assert answer["results"][0]["ok"]
 
 
+def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/")
+    assert page.status_code == 200
+    assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+    files = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(files) == 5
+    for file in files:
+        assert file.startswith("./static_content/")
+        assert client.get(file.removeprefix(".")).status_code == 200
+    assert "http" not in page.text
+
+
 def test_metrics_count_and_stay_bounded(client: TestClient) -> None:
     predict(client, WATER, {"smiles": "C1CC"})
     before = client.get("/metrics").text
@@ -340,7 +359,7 @@ request_like = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(request_like)
 def test_no_json_body_breaks_the_service(client: TestClient, request: Any) -> None:
     response = client.post("/predict", content=json.dumps(request))
@@ -353,7 +372,7 @@ def test_no_json_body_breaks_the_service(client: TestClient, request: Any) -> No
         check(client, "Error", body)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=80), st.sampled_from(["", "application/json", "text/plain"]))
 def test_no_bytes_break_the_service(client: TestClient, body: bytes, kind: str) -> None:
     headers = {"Content-Type": kind} if kind else {}
