@@ -265,7 +265,8 @@ def test_closing_leaves_nothing_behind(
     tiny: TrainConfig, dataset: Dataset, sessions: list[weakref.ref[Session]]
 ) -> None:
     threads, random = torch.get_num_threads(), torch.get_rng_state()
-    stream = fit(replace(tiny, threads=threads + 1), dataset)
+    config = replace(tiny, threads=threads + 1, train_size=16, val_size=4)
+    stream = fit(config, dataset)
     for _ in range(4):
         next(stream)
         assert torch.get_num_threads() == threads
