@@ -24,7 +24,8 @@ class GradientSummary:
         maximum: (n_layers,), largest absolute component.
         zero_share: (n_layers,), share of components that are exactly zero.
         histogram: (n_layers, n_bins), counts of log10 |g| over `HISTOGRAM_EDGES`;
-            zeros are not counted.
+            zeros are not counted. Of a layer with more than 32,768 components, as
+            `zero_share`, over so many of them, always the same.
         samples: Steps that were sampled.
         verdict: What the gradients say so far.
     """
