@@ -156,7 +156,7 @@ class TrainConfig:
     threads: int | None = None
     """Threads of torch; none leaves torch's own choice."""
     monitor_every: int = 50
-    """Steps between two samples of the gradients."""
+    """Steps between two samples of the gradients; each epoch has at least one."""
     checkpoint_every: int = 1
     """Epochs between two checkpoints."""
 
