@@ -65,7 +65,7 @@ class NetworkSuite:
     """Inherit, and give a small configuration."""
 
     config: ModelConfig
-    overfit_steps = 250
+    overfit_steps = 150
 
     @pytest.fixture
     def network(self) -> Network:

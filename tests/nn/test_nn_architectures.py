@@ -5,6 +5,7 @@ import torch
 from network_suite import NetworkSuite
 
 from qm9flow.config import MODEL_CONFIGS, MPNNConfig, PyGNNConvConfig, PyGSchNetConfig
+from qm9flow.data.store import Dataset
 from qm9flow.errors import ConfigError
 from qm9flow.nn.catalog import ARCHITECTURES, build
 from qm9flow.nn.contract import Network, PropertyModel
@@ -12,11 +13,15 @@ from qm9flow.targets import TargetCodec
 
 
 class TestMPNN(NetworkSuite):
-    config = MPNNConfig(conv_layers=2, fc_layers=2, hidden=16, edge_width=8, radial=16)
+    config = MPNNConfig(conv_layers=2, fc_layers=2, hidden=32, edge_width=8, radial=16)
 
 
 class TestPyGNNConv(NetworkSuite):
-    config = PyGNNConvConfig(conv_layers=2, fc_layers=2, hidden=16, edge_width=8, radial=16)
+    config = PyGNNConvConfig(conv_layers=2, fc_layers=2, hidden=32, edge_width=8, radial=16)
+
+    @pytest.mark.slow  # the same function and gradients as MPNN, at a tenth of its speed
+    def test_overfits_twenty_molecules(self, dataset: Dataset) -> None:
+        super().test_overfits_twenty_molecules(dataset)
 
 
 class TestPyGSchNet(NetworkSuite):
