@@ -1,14 +1,20 @@
 """The connection to MLflow: patient with a busy database, plain in its errors."""
 
 import logging
+import ssl
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from functools import lru_cache
+from http.client import HTTPException
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
 
 from qm9flow import locations
@@ -18,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 WAITS_S = (0.25, 0.5, 1.0, 2.0)
 """Pauses before the next tries of a call that met a busy database."""
+
+PROBE_S = 10.0
+"""How long a server may take to answer the first request."""
 
 START_HINT = "run `make study` or `qm9flow study run` to train and register a model"
 
@@ -42,6 +51,8 @@ class Connection:
             RegistryError: The store cannot be opened.
         """
         self.uri = uri
+        if uri.startswith(("http://", "https://")):
+            _refuse_silent_server(uri)
         self.client: MlflowClient = self.call(
             "opening the store", lambda: MlflowClient(tracking_uri=uri)
         )
@@ -107,6 +118,8 @@ class Connection:
         Raises:
             RegistryError: It is not there or cannot be read or written.
         """
+        if not MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.is_set():
+            MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)  # it would fill logs
         try:
             copy = self.call(
                 "fetching",
@@ -139,3 +152,22 @@ def connect(tracking_uri: str | None = None) -> Connection:
         # MLflow would make an empty database and find nothing in it.
         raise RegistryError(f"there is no store {database}; {START_HINT}")
     return _open(uri)
+
+
+def _refuse_silent_server(uri: str) -> None:
+    """MLflow itself tries for four minutes before it says that nobody is there."""
+    parts = urlsplit(uri)
+    address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=PROBE_S):
+            return
+    except urllib.error.HTTPError:
+        return  # somebody is there
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLError):
+            return  # MLflow may have been told of a certificate that we were not
+        raise RegistryError(
+            f"the store {address} does not answer ({reason}): start it, or name another by "
+            "MLFLOW_TRACKING_URI"
+        ) from error
