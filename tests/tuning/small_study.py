@@ -160,7 +160,7 @@ def main(folder: Path, kills: int, seed: int) -> None:
     began = time.monotonic()
     for _ in range(kills):
         if chance.random() < 0.7:
-            count = chance.randint(1, 45)
+            count = chance.randint(1, 24)
             has_ended = _start(folder, config, lambda count=count: _die_at_write(count))
         else:
             seconds = chance.uniform(0.02, 0.8)
