@@ -19,7 +19,7 @@ SAMPLED_POINTS = 48
 BYTES_A_TRIAL = 60_000
 """Run, parameters, tags, pictures and files of one trial, models apart."""
 
-BYTES_AN_EPOCH = 9_000
+BYTES_AN_EPOCH = 12_000
 """Metrics in the database and TensorBoard's file, and gradient arrays, of one epoch."""
 
 
