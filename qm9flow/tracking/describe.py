@@ -15,7 +15,7 @@ from mlflow.utils.mlflow_tags import (
 
 from qm9flow.properties import PROPERTIES
 from qm9flow.tracking import provenance
-from qm9flow.tracking.runs import TAG_STUDY
+from qm9flow.tracking.runs import TAG_STUDY, TAG_UNITS
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -59,10 +59,13 @@ def common_tags(study_name: str) -> dict[str, str]:
         study_name: The study.
 
     Returns:
-        The study, the targets' units (`unit.<target>`), and where the code comes from.
+        The study, the targets' units (one tag, JSON), and where the code comes from.
     """
-    tags = {f"unit.{item.name}": item.unit for item in PROPERTIES}
-    tags |= {TAG_STUDY: study_name, MLFLOW_SOURCE_NAME: "qm9flow", MLFLOW_SOURCE_TYPE: "LOCAL"}
+    tags = {
+        TAG_STUDY: study_name,
+        TAG_UNITS: json.dumps({item.name: item.unit for item in PROPERTIES}),
+    }
+    tags |= {MLFLOW_SOURCE_NAME: "qm9flow", MLFLOW_SOURCE_TYPE: "LOCAL"}
     try:
         tags[MLFLOW_USER] = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
@@ -27,6 +28,7 @@ TAG_LENGTH = 8000
 TAG_KIND = "kind"
 TAG_STUDY = "study"
 TAG_STUDY_KEY = "study_key"
+TAG_UNITS = "units"
 TAG_TRIAL = "trial"
 TAG_STATE = "state"
 TAG_RESUMES = "resumes"
@@ -203,6 +205,19 @@ def fetch_gradients(client: MlflowClient, run_id: str) -> dict[str, npt.NDArray[
             return dict(arrays)
 
 
+def artifacts_of(client: MlflowClient, run: Run) -> ArtifactRepository:
+    """Where a run's artifacts are; the client itself asks the database for it at each run.
+
+    Args:
+        client: From `connect`.
+        run: The run.
+
+    Returns:
+        What writes and deletes there.
+    """
+    return get_artifact_repository(run.info.artifact_uri, tracking_uri=client.tracking_uri)
+
+
 def delete_artifacts(client: MlflowClient, run_id: str, path: str) -> None:
     """Remove an artifact, a file or a folder, from a run.
 
@@ -214,5 +229,4 @@ def delete_artifacts(client: MlflowClient, run_id: str, path: str) -> None:
     Raises:
         MlflowException: The run is unknown or the store refuses.
     """
-    uri = client.get_run(run_id).info.artifact_uri
-    get_artifact_repository(uri, tracking_uri=client.tracking_uri).delete_artifacts(path)
+    artifacts_of(client, client.get_run(run_id)).delete_artifacts(path)

@@ -34,11 +34,12 @@ from qm9flow.tracking.runs import (
     TAG_STUDY,
     TAG_STUDY_KEY,
     TAG_TRIAL,
+    artifacts_of,
     delete_artifacts,
     search_children,
 )
 from qm9flow.tracking.stores import Stores, connect, find_experiment, store_errors
-from qm9flow.tracking.trial import TrialState, TrialTracker, log_heat_map, run_name
+from qm9flow.tracking.trial import FLUSH_SECONDS, TrialState, TrialTracker, log_heat_map, run_name
 
 StudyStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -81,6 +82,8 @@ class StudyTracker:
         self._tags[TAG_STUDY_KEY] = study_key(stores, study_name)
         self._dataset: list[DatasetInput] = []
         self._tables: dict[str, dict[str, str]] = {}
+        self._pending: list[Metric] = []
+        self._last_flush = time.monotonic()
         self._is_finished = False
 
     @classmethod
@@ -196,30 +199,30 @@ class StudyTracker:
         """
         start = time.perf_counter()
         with self._calls.timed():
-            is_new = run_id is None
-            is_reopened = run_id is not None and self._reopen(run_id, number)
-            if not is_reopened:
-                run_id = self._calls.fetch(
+            run = None if run_id is None else self._reopen(run_id, number)
+            is_reopened = run is not None
+            if run is None:
+                run = self._calls.fetch(
                     f"make the run of {run_name(number)}",
                     lambda: self._create(number, tags or {}),
                 )
-            if run_id:  # an older run too: a kill may have left it empty
-                self._fill(run_id, number, parameters, config)
+            if run is not None:  # an older run too: a kill may have left it empty
+                self._fill(run, number, parameters, config)
             tracker = TrialTracker(
                 self._client,
                 self._stores,
                 self._calls,
                 study_name=self.study_name,
                 number=number,
-                run_id=run_id or "",
+                run=run,
                 parameters=flatten(parameters),
-                is_new=is_new,
+                is_new=run_id is None,
                 is_reopened=is_reopened,
             )
         tracker.seconds_spent = time.perf_counter() - start
         return tracker
 
-    def _create(self, number: int, tags: Mapping[str, object]) -> str:
+    def _create(self, number: int, tags: Mapping[str, object]) -> Run:
         all_tags = self._tags | {
             MLFLOW_PARENT_RUN_ID: self.parent_run_id,
             MLFLOW_RUN_NAME: run_name(number),
@@ -228,17 +231,16 @@ class StudyTracker:
             TAG_STATE: "running",
         }
         all_tags |= {name: str(value)[:TAG_LENGTH] for name, value in tags.items()}
-        run = self._client.create_run(self.experiment_id, tags=all_tags, run_name=run_name(number))
-        return str(run.info.run_id)
+        return self._client.create_run(self.experiment_id, tags=all_tags, run_name=run_name(number))
 
     def _fill(
         self,
-        run_id: str,
+        run: Run,
         number: int,
         parameters: Mapping[str, Any],
         config: Mapping[str, Any] | None,
     ) -> None:
-        entities = parameters_of(parameters)
+        run_id, entities = run.info.run_id, parameters_of(parameters)
         self._calls.attempt(
             f"log the parameters of {run_name(number)}",
             lambda: self._client.log_batch(run_id, params=entities),
@@ -249,14 +251,15 @@ class StudyTracker:
                 lambda: self._client.log_inputs(run_id, self._dataset),
             )
         if config is not None:
-            text = json.dumps(config, indent=1)
-            self._calls.attempt(
-                f"log the configuration of {run_name(number)}",
-                lambda: self._client.log_text(run_id, text, CONFIG_FILE),
-            )
+            with tempfile.TemporaryDirectory() as folder:
+                (Path(folder) / CONFIG_FILE).write_text(json.dumps(config, indent=1))
+                self._calls.attempt(
+                    f"log the configuration of {run_name(number)}",
+                    lambda: artifacts_of(self._client, run).log_artifacts(folder),
+                )
 
-    def _reopen(self, run_id: str, number: int) -> bool:
-        def work() -> None:
+    def _reopen(self, run_id: str, number: int) -> Run | None:
+        def work() -> Run:
             self._client.update_run(run_id, status="RUNNING")
             self._client.log_batch(
                 run_id,
@@ -265,8 +268,9 @@ class StudyTracker:
                     RunTag(MLFLOW_PARENT_RUN_ID, self.parent_run_id),
                 ],
             )
+            return self._client.get_run(run_id)
 
-        return self._calls.attempt(f"open the run of {run_name(number)} again", work)
+        return self._calls.fetch(f"open the run of {run_name(number)} again", work)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log study-level figures.
@@ -275,16 +279,12 @@ class StudyTracker:
             metrics: Names and values.
             step: What they are plotted over, e.g. the number of trials done.
         """
-        now = int(time.time() * 1000)
-        entities = [Metric(name, float(value), now, step) for name, value in metrics.items()]
         with self._calls.timed():
-            self._calls.attempt(
-                "log figures of the study",
-                lambda: self._client.log_batch(self.parent_run_id, metrics=entities),
-            )
+            self._queue(metrics, step)
+            self._flush()
 
     def log_progress(self, counts: Mapping[str, int], best_score: float | None) -> None:
-        """Log how far the study is.
+        """Log how far the study is; sent every ten seconds and at the end.
 
         Args:
             counts: Trials by state (`complete`, `pruned`, `failed`, ...).
@@ -293,7 +293,22 @@ class StudyTracker:
         metrics = {f"study/{state}": float(count) for state, count in counts.items()}
         if best_score is not None:
             metrics["study/best_score"] = best_score
-        self.log_metrics(metrics, step=sum(counts.values()))
+        with self._calls.timed():
+            self._queue(metrics, sum(counts.values()))
+            if time.monotonic() - self._last_flush >= FLUSH_SECONDS:
+                self._flush()
+
+    def _queue(self, metrics: Mapping[str, float], step: int) -> None:
+        now = int(time.time() * 1000)
+        self._pending += [Metric(name, float(value), now, step) for name, value in metrics.items()]
+
+    def _flush(self) -> None:
+        self._last_flush = time.monotonic()
+        if self._calls.attempt(
+            "log figures of the study",
+            lambda: self._client.log_batch(self.parent_run_id, metrics=self._pending),
+        ):
+            self._pending = []
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set tags of the study's run.
@@ -428,7 +443,7 @@ class StudyTracker:
                 self._calls,
                 study_name=self.study_name,
                 number=int(run.data.tags.get(TAG_TRIAL, 0)),
-                run_id=run_id,
+                run=run,
                 parameters=run.data.params,
                 is_new=False,
                 is_reopened=True,
@@ -464,8 +479,10 @@ class StudyTracker:
             return
         self._is_finished = True
         state = {"FINISHED": "complete", "FAILED": "failed", "KILLED": "interrupted"}[status]
-        self.set_tags({TAG_STATE: state, "tracking_errors": self.errors})
         with self._calls.timed():
+            if self._pending:
+                self._flush()
+            self.set_tags({TAG_STATE: state, "tracking_errors": self.errors})
             self._calls.attempt(
                 "end the study's run",
                 lambda: self._client.set_terminated(self.parent_run_id, status),

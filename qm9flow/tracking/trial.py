@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 from mlflow import MlflowClient
-from mlflow.entities import Metric, RunTag
+from mlflow.entities import Metric, Run, RunTag
 
 from qm9flow.tracking.calls import StoreCalls
 from qm9flow.tracking.figures import write_heat_map
@@ -23,6 +23,7 @@ from qm9flow.tracking.runs import (
     MODEL_FOLDER,
     TAG_LENGTH,
     TAG_STATE,
+    artifacts_of,
     delete_artifacts,
     fetch_gradients,
 )
@@ -79,7 +80,7 @@ class TrialTracker:
         *,
         study_name: str,
         number: int,
-        run_id: str,
+        run: Run | None,
         parameters: Mapping[str, Any],
         is_new: bool,
         is_reopened: bool,
@@ -92,13 +93,14 @@ class TrialTracker:
             calls: The study's way of calling stores.
             study_name: The study.
             number: The trial.
-            run_id: Its run, which exists.
+            run: Its run; None if MLflow could not make one.
             parameters: Hyperparameters for TensorBoard.
             is_new: Whether the trial begins; what a trial of the same study and number left on
                 this disk is removed.
             is_reopened: Whether the run was begun earlier, so that it may hold metrics.
         """
-        self.run_id = run_id
+        self.run_id = "" if run is None else str(run.info.run_id)
+        self._artifacts = None if run is None else artifacts_of(client, run)
         self.number = number
         self.seconds_spent = 0.0
         self._client = client
@@ -274,9 +276,10 @@ class TrialTracker:
             log_heat_map(self._client, self._calls, self.run_id, run_name(self.number))
 
     def _upload(self, folder: str, artifact_path: str | None = None) -> bool:
-        return bool(self.run_id) and self._calls.attempt(
+        store = self._artifacts
+        return store is not None and self._calls.attempt(
             f"store files of {run_name(self.number)}",
-            lambda: self._client.log_artifacts(self.run_id, folder, artifact_path),
+            lambda: store.log_artifacts(folder, artifact_path),
         )
 
     def finish(self, state: TrialState, reason: str | None = None) -> None:

@@ -35,7 +35,7 @@ def test_parent_run_says_what_the_study_is(study: StudyTracker, client: MlflowCl
         "cfg.model.radial": "none",
     }
     assert run.data.tags["kind"] == "study"
-    assert run.data.tags["unit.cv"] == "cal/(mol K)"
+    assert json.loads(run.data.tags["units"])["cv"] == "cal/(mol K)"
     assert run.data.tags["version.mlflow"]
     assert int(run.data.tags["hardware.cores"]) >= 1
 
@@ -177,12 +177,14 @@ def test_runs_left_running_are_settled(
 
 
 def test_finish_is_done_once(study: StudyTracker, client: MlflowClient) -> None:
+    study.log_progress({"complete": 2}, 0.5)
     study.finish("KILLED")
     study.finish("FINISHED")
     run = client.get_run(study.parent_run_id)
     assert run.info.status == "KILLED"
     assert run.data.tags["state"] == "interrupted"
     assert run.data.tags["tracking_errors"] == "0"
+    assert run.data.metrics["study/complete"] == 2
 
 
 def test_data_is_an_input_of_study_and_trials(study: StudyTracker, client: MlflowClient) -> None:
@@ -208,6 +210,8 @@ def test_data_is_an_input_of_study_and_trials(study: StudyTracker, client: Mlflo
 def test_figures_of_the_study(study: StudyTracker, client: MlflowClient, tmp_path: Path) -> None:
     study.log_progress({"complete": 1, "pruned": 0, "failed": 0}, None)
     study.log_progress({"complete": 1, "pruned": 1, "failed": 0}, 0.25)
+    assert "study/complete" not in client.get_run(study.parent_run_id).data.metrics
+    study.log_metrics({"candidate/trial": 3.0})
     (tmp_path / "plots").mkdir()
     (tmp_path / "plots" / "history.html").write_text("<html>")
     study.log_artifact(tmp_path / "plots")
@@ -215,6 +219,7 @@ def test_figures_of_the_study(study: StudyTracker, client: MlflowClient, tmp_pat
     metrics = client.get_run(study.parent_run_id).data.metrics
     assert metrics["study/pruned"] == 1
     assert metrics["study/best_score"] == 0.25
+    assert metrics["candidate/trial"] == 3
     assert [m.step for m in client.get_metric_history(study.parent_run_id, "study/complete")] == [
         1,
         2,
