@@ -1,7 +1,7 @@
 """TensorBoard's files of one trial: scalars, gradient histograms, hyperparameters.
 
-Written with TensorBoard's own records and messages, so no deep-learning framework is needed, and
-flushed when we say so, so no thread per trial is either.
+Made of TensorBoard's own messages, so no deep-learning framework is needed, and flushed when we
+say so, so no thread per trial is either.
 """
 
 import math
@@ -19,8 +19,8 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.plugins.histogram import metadata as histogram_metadata
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
-from tensorboard.summary.writer.record_writer import RecordWriter
 
+from qm9flow.tracking.records import to_record
 from qm9flow.tracking.spool import EpochRecord
 from qm9flow.training.events import HISTOGRAM_EDGES
 
@@ -55,7 +55,6 @@ class TensorBoardFile:
         # TensorBoard reads the files of a folder in the order of their names.
         stamp = f"{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self._file = (folder / f"events.out.tfevents.{stamp}").open("xb")
-        self._writer = RecordWriter(self._file)
         self._is_described = False
         self._write(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
         # TensorBoard takes a folder's first START for the beginning and only further ones for a
@@ -64,7 +63,7 @@ class TensorBoardFile:
         self._write(event_pb2.Event(wall_time=time.time(), step=first_step, session_log=start))
 
     def _write(self, event: event_pb2.Event) -> None:
-        self._writer.write(event.SerializeToString())
+        self._file.write(to_record(event.SerializeToString()))
 
     def add_epoch(self, record: EpochRecord) -> None:
         """Write an epoch's metrics and gradient histograms.
@@ -136,11 +135,11 @@ class TensorBoardFile:
 
     def flush(self) -> None:
         """Let readers see what was written."""
-        self._writer.flush()
+        self._file.flush()
 
     def close(self) -> None:
         """Flush and close."""
-        self._writer.close()
+        self._file.close()
 
 
 def _histogram(
