@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hand_made
@@ -255,6 +256,13 @@ def test_groups_hold_each_molecule_once_and_stay_small(sizes: list[int], max_pai
     assert sorted(index for group in groups for index in group) == list(range(len(sizes)))
     for group in groups:
         assert len(group) == 1 or len(group) * array[group].max() ** 2 <= max_pairs
+
+
+def test_threads_may_share_a_predictor(predictor: Predictor, dataset: Dataset) -> None:
+    batches = [some(dataset, 5, seed=seed) for seed in range(8)]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(predictor.predict, batches))
+    assert together == [predictor.predict(batch) for batch in batches]
 
 
 def test_inference_needs_no_torch(bundle: Path) -> None:
