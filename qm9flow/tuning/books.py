@@ -241,7 +241,7 @@ class Books:
         elif isinstance(event, EpochEnded):
             return self._take_epoch(trial, event)
         elif isinstance(event, CheckpointReady):
-            self._save(trial, event)
+            self._keep(trial, event.blob)
         elif isinstance(event, Finished):
             trial.tracker.save_model(event.weights, to_dict(trial.config))
             trial.tally.best_epoch, trial.tally.best = event.best_epoch, event.best_metrics
@@ -252,6 +252,7 @@ class Books:
     def _take_epoch(self, trial: RunningTrial, event: EpochEnded) -> Outcome | None:
         number, score = trial.number, event.metrics["val/score"]
         trial.tally.take(event)
+        self._keep(trial, None)
         if not math.isfinite(score):
             message = f"val/score is {score} after epoch {event.epoch}"
             return Outcome("pruned", self._score(number), "dead", message)
@@ -273,9 +274,13 @@ class Books:
     def _score(self, number: int) -> float | None:
         return min(self._history.trial(number).intermediate_values.values(), default=None)
 
-    def _save(self, trial: RunningTrial, event: CheckpointReady) -> None:
+    def _keep(self, trial: RunningTrial, blob: bytes | None) -> None:
+        """The tally goes to disk before Optuna hears of an epoch: a kill may fall between them."""
         try:
-            self._checkpoints.save(trial.number, event.blob, trial.tally)
+            if blob is None:
+                self._checkpoints.save_tally(trial.number, trial.tally)
+            else:
+                self._checkpoints.save(trial.number, blob, trial.tally)
         except OSError as error:
             log.warning("trial %d goes on without a new checkpoint: %s", trial.number, error)
 

@@ -55,11 +55,9 @@ class CheckpointFolder:
         self._folder = folder
 
     def save(self, number: int, blob: bytes, tally: Tally) -> None:
-        """Keep a trial's newest checkpoint.
+        """Keep a trial's newest checkpoint and tally.
 
-        A reader sees the old one or the new one, never half of one. The tally is replaced first:
-        a kill between the two leaves one that is an epoch ahead, which training that epoch again
-        makes right.
+        A reader sees an old file or a new one, never half of one.
 
         Args:
             number: Of the trial.
@@ -69,25 +67,42 @@ class CheckpointFolder:
         Raises:
             OSError: The disk is full or cannot be written.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        _replace(self._tally(number), json.dumps(asdict(tally)).encode())
+        self.save_tally(number, tally)
         _replace(self._blob(number), blob)
 
+    def save_tally(self, number: int, tally: Tally) -> None:
+        """Keep a trial's newest tally.
+
+        It may be an epoch ahead of the checkpoint; training that epoch again makes it the same.
+
+        Args:
+            number: Of the trial.
+            tally: What is known of the trial.
+
+        Raises:
+            OSError: The disk is full or cannot be written.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        _replace(self._tally(number), json.dumps(asdict(tally)).encode())
+
     def load(self, number: int) -> tuple[bytes | None, Tally]:
-        """A trial's newest checkpoint.
+        """A trial's newest checkpoint and tally.
 
         Args:
             number: Of the trial.
 
         Returns:
-            The checkpoint, None if there is none, and the tally.
+            The checkpoint, None if there is none, and the tally, empty if there is none.
         """
         try:
-            blob = self._blob(number).read_bytes()
             values: Mapping[str, Any] = json.loads(self._tally(number).read_text())
-            return blob, Tally(**values)
+            tally = Tally(**values)
         except (OSError, ValueError, TypeError):
             return None, Tally()  # nothing there, or cut off by a power failure
+        try:
+            return self._blob(number).read_bytes(), tally
+        except FileNotFoundError:
+            return None, tally
 
     def delete(self, number: int) -> None:
         """Remove what is kept of a trial.

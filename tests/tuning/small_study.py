@@ -123,6 +123,7 @@ def _die_at_write(count: int) -> None:
     ):
         armed(RDBStorage, name)
     armed(CheckpointFolder, "save")
+    armed(CheckpointFolder, "save_tally")
     armed(CheckpointFolder, "delete")
 
 

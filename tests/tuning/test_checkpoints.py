@@ -18,6 +18,9 @@ def test_the_newest_comes_back_with_its_tally(tmp_path):
     assert (tally.epochs, tally.best_epoch, tally.best) == (2, 1, {"val/score": 0.5})
     folder.delete(3)
     assert folder.load(3) == (None, Tally())
+    folder.save_tally(3, tally)
+    assert folder.load(3) == (None, tally)
+    folder.delete(3)
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
