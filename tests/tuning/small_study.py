@@ -104,10 +104,11 @@ def _die_at_write(count: int) -> None:
 
         def write(*args: Any, **kwargs: Any) -> Any:
             left[0] -= 1
-            if left[0] == 0 and count % 2:
+            is_last = left[0] == 0  # kept: a write may hold another one
+            if is_last and count % 2:
                 os.kill(os.getpid(), signal.SIGKILL)
             answer = inner(*args, **kwargs)
-            if left[0] == 0:
+            if is_last:
                 os.kill(os.getpid(), signal.SIGKILL)
             return answer
 

@@ -241,7 +241,7 @@ def test_several_slots(stores, dataset):
     config = small_config(n_trials=5)
     first = run_study(stores, dataset, config, executor=worker, stop=stop_after(6))
     assert first.ending == "interrupted"
-    assert first.counts["running"] == 3
+    assert first.counts["running"] >= 2  # the third slot may be between two trials
     worker = Wrapped(dataset, slots=3)
     result = run_study(stores, dataset, config, executor=worker)
     assert len(set(worker.started)) == len(worker.started)
