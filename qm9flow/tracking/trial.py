@@ -185,6 +185,9 @@ class TrialTracker:
                 self._failed = event
                 if event.reason in ("dead", "exploding"):
                     self._verdict = event.reason
+                if event.gradients is not None:  # of the epoch that it failed in
+                    failed = EpochEnded(self._spool.last_epoch + 1, {}, event.gradients, False)
+                    self._log_epoch(failed)
             if time.monotonic() - self._last_flush >= FLUSH_SECONDS:
                 self._flush()
 
