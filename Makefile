@@ -7,7 +7,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 # The small study of `make study`; `mlflow run . -P n_trials=1800` is the long form.
-STUDY ?= -P n_trials=12 -P train_size=4000 -P max_epochs=9 -P trial_minutes=1 -P final_minutes=3 -P timeout_minutes=5
+STUDY ?= -P n_trials=12 -P train_size=4000 -P max_epochs=9 -P trial_minutes=1 -P final_minutes=3 -P timeout_minutes=4
+
+# A file's tests stay in one process: they share what their fixtures trained.
+PARALLEL := --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install study serve test test-all bench lint format lock clean
@@ -29,10 +32,10 @@ serve: $(INSTALLED)  ## Serve the champion on http://127.0.0.1:3000
 	$(BIN)/qm9flow serve
 
 test: $(INSTALLED)  ## Fast tests, five minutes at most
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(INSTALLED)  ## All tests: kills, servers, long fuzzing
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest $(PARALLEL) -m ''
 
 bench: $(INSTALLED)  ## Print the ratios that the README quotes
 	$(BIN)/python benchmarks/loader.py
