@@ -10,7 +10,9 @@ from qm9flow.cli.show import say
 from qm9flow.config import Device, ServeConfig
 from qm9flow.errors import ConfigError, InferenceError
 
-_ENDING = (signal.SIGTERM, signal.SIGHUP)  # as Ctrl-C: the server has a session of its own
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""All as Ctrl-C: the server has a session of its own. SIGINT too, which a shell's background
+processes ignore unless they ask for it."""
 _EXAMPLE = '{"molecules": [{"smiles": "CCO"}], "targets": ["gap", "u0_atom"]}'
 
 
