@@ -126,6 +126,7 @@ def test_a_stopped_study_goes_on_as_if_it_had_not(stores: Stores, dataset: Datas
     assert len(parents) > 2
 
 
+@pytest.mark.slow
 def test_n_trials_is_a_total(stores: Stores, dataset: Dataset, undisturbed):
     run_study(stores, dataset, small_config(n_trials=2))
     again = run_study(stores, dataset, small_config(n_trials=2))
