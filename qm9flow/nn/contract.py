@@ -91,7 +91,8 @@ class PropertyModel(nn.Module):
         Returns:
             (B, T) float64, in the units of `qm9flow.properties`.
         """
-        encoded = self.network(numbers, positions).double()  # (B, T)
+        precise = positions.to(next(self.network.parameters()).dtype)
+        encoded = self.network(numbers, precise).double()  # (B, T)
         composition = self.references[numbers].sum(dim=1)  # (B, T)
         return encoded * self.scale + self.offset + composition
 
