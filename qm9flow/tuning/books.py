@@ -36,7 +36,7 @@ from qm9flow.tuning.study import OpenStudy
 MAX_RETRIES = 2
 """How often a trial is trained again after a crash or when memory ran out."""
 
-MAX_FRUITLESS_STARTS = 5
+MAX_FRUITLESS_STARTS = 10
 """Starts of one trial, each ended by the death of this process, without a further epoch. A trial
 that takes its process along must not do so for ever; one that is merely interrupted goes on."""
 
