@@ -1,5 +1,6 @@
 """From a finished training to a registered version: errors, bundle, ONNX, gate."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def publish(
         dataset: QM9.
         folder: Where the bundle is made.
         run_id: The run that made the network.
-        release_id: What the version is known by when this is called again.
+        release_id: What the version, with its weights, is known by when this is called again.
         tracking_uri: The registry's store.
         console: Lines and progress.
 
@@ -142,11 +143,16 @@ def publish(
         run_id,
         validation_errors=errors,
         scale=learned_scale(dataset, training_sample(trained.train, dataset).train),
-        tags=_tags(record, release_id),
+        # The weights tell two networks of one name apart, after a deleted study for instance.
+        tags=_tags(record, f"{release_id}/{_digest(trained.weights)}"),
         tracking_uri=tracking_uri,
     )
     promotion = promote(version, tracking_uri=tracking_uri)
     return Published(promotion.version, promotion, validation, test, folder / BUNDLE)
+
+
+def _digest(weights: bytes) -> str:
+    return hashlib.sha256(weights).hexdigest()[:12]
 
 
 def load_network(trained: Trained, dataset: Dataset) -> PropertyModel:
