@@ -31,7 +31,7 @@ def under_fire(folder: Path, kills: int, seed: int, undisturbed: StudyResult) ->
 
 
 def test_a_killed_study_goes_on(tmp_path: Path, undisturbed: tuple[Stores, StudyResult]):
-    under_fire(tmp_path, 2, 1, undisturbed[1])
+    under_fire(tmp_path, 4, 1, undisturbed[1])
 
 
 @pytest.mark.slow
