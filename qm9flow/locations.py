@@ -66,6 +66,22 @@ def base_folder(uri: str) -> Path:
     return (database.parent if database else Path.cwd()) / "mlruns"
 
 
+def callers_path(path: Path) -> Path:
+    """A path that a user has given, from where the user is.
+
+    `mlflow run` changes to the project's folder before it starts us; the caller's folder is known
+    by the database that it hands over.
+
+    Args:
+        path: Absolute or relative.
+
+    Returns:
+        The absolute path.
+    """
+    is_project = "MLFLOW_RUN_ID" in os.environ
+    return (base_folder(tracking_uri()).parent if is_project else Path.cwd()) / path
+
+
 def cache_folder() -> Path:
     """The folder of what can be made or fetched again.
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from qm9flow import config
+from qm9flow import config, locations
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,5 +69,5 @@ def merged(path: Path | None, options: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: The file cannot be read.
     """
-    values = config.load_file(path) if path else {}
+    values = config.load_file(locations.callers_path(path)) if path else {}
     return values | {name: value for name, value in options.items() if value is not None}
