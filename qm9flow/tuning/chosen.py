@@ -1,0 +1,63 @@
+"""A selection kept with its study: speeds measured again would choose another of tied trials."""
+
+import hashlib
+import json
+from typing import Any
+
+from qm9flow.tuning.history import History
+from qm9flow.tuning.records import TrialRecord
+from qm9flow.tuning.selection import Selection
+
+NOTE_SELECTION = "selection"
+
+
+def keep(history: History, selection: Selection, records: tuple[TrialRecord, ...]) -> None:
+    """Note what was chosen from which trials.
+
+    Args:
+        history: The study.
+        selection: What was chosen.
+        records: All trials that it was chosen from.
+
+    Raises:
+        StudyError: The study's storage does not answer.
+    """
+    history.note(
+        NOTE_SELECTION,
+        {
+            "trials": _digest(records),
+            "candidate": selection.candidate.number,
+            "front": [item.number for item in selection.front],
+            "standard_error": selection.standard_error,
+            "tied": list(selection.tied),
+            "speeds": {str(number): speed for number, speed in selection.speeds.items()},
+        },
+    )
+
+
+def find(history: History, records: tuple[TrialRecord, ...]) -> Selection | None:
+    """What an earlier start chose from the same trials.
+
+    Args:
+        history: The study.
+        records: All trials.
+
+    Returns:
+        The selection; None if none was noted, or trials have ended since.
+    """
+    note: dict[str, Any] | None = history.attributes.get(NOTE_SELECTION)
+    if note is None or note["trials"] != _digest(records):
+        return None
+    return Selection(
+        candidate=records[note["candidate"]],
+        front=tuple(records[number] for number in note["front"]),
+        standard_error=note["standard_error"],
+        tied=tuple(note["tied"]),
+        speeds={int(number): speed for number, speed in note["speeds"].items()},
+    )
+
+
+def _digest(records: tuple[TrialRecord, ...]) -> str:
+    """Of everything that a choice depends on, speeds apart."""
+    ended = [(item.number, item.state, item.score) for item in records if item.has_ended]
+    return hashlib.sha256(json.dumps(ended).encode()).hexdigest()[:16]
