@@ -238,6 +238,8 @@ class StudyConfig:
             "this version runs one trial at a time in this process: leave n_jobs at 1, "
             "gpus_per_trial at 0 and ray_address empty",
         )
+        if self.study_name is not None:
+            check_name("study_name", self.study_name)
         _require(
             self.timeout_minutes is None or self.timeout_minutes > 0,
             f"timeout_minutes must be above 0, got {self.timeout_minutes}",
@@ -298,6 +300,27 @@ class ServeConfig:
 
 SERVE_ENVIRONMENT = "QM9FLOW_SERVING"
 """The variable that hands a `ServeConfig` to the processes of a service, as a JSON object."""
+
+
+def check_name(option: str, name: str) -> None:
+    """Refuse a name that a store cannot search for, or a terminal not show.
+
+    Args:
+        option: What the name was given as, for the message.
+        name: Of a study or a training.
+
+    Raises:
+        ConfigError: It is empty or too long, or holds quotes, backslashes or control characters.
+    """
+    _require(
+        0 < len(name) <= MAX_NAME and name.isprintable() and not set(name) & set("\"'`\\"),
+        f"{option} must have 1 to {MAX_NAME} printable characters and no quotes or backslashes, "
+        f"got {name!r}",
+    )
+
+
+MAX_NAME = 200
+"""Characters of a name; MLflow and file systems end at 250 and 255."""
 
 
 C = TypeVar("C")

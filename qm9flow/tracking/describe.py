@@ -15,7 +15,8 @@ from mlflow.utils.mlflow_tags import (
 
 from qm9flow.properties import PROPERTIES
 from qm9flow.tracking import provenance
-from qm9flow.tracking.runs import TAG_STUDY, TAG_UNITS
+from qm9flow.tracking.places import Place
+from qm9flow.tracking.runs import TAG_KEY, TAG_UNITS
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -52,17 +53,18 @@ def parameters_of(values: Mapping[str, Any]) -> list[Param]:
     ]
 
 
-def common_tags(study_name: str) -> dict[str, str]:
-    """What all runs of a study share.
+def common_tags(place: Place) -> dict[str, str]:
+    """What all runs of a study, or of a training by itself, share.
 
     Args:
-        study_name: The study.
+        place: The study or training.
 
     Returns:
-        The study, the targets' units (one tag, JSON), and where the code comes from.
+        Its name and key, the targets' units (one tag, JSON), and where the code comes from.
     """
     tags = {
-        TAG_STUDY: study_name,
+        place.kind: place.name,
+        TAG_KEY: place.key,
         TAG_UNITS: json.dumps({item.name: item.unit for item in PROPERTIES}),
     }
     tags |= {MLFLOW_SOURCE_NAME: "qm9flow", MLFLOW_SOURCE_TYPE: "LOCAL"}

@@ -5,35 +5,22 @@ instant: `resumes` is set when a parent is made, `superseded_by` when its trials
 next start finds trials that a killed one left behind.
 """
 
-import hashlib
+import shlex
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_PROJECT_ENTRY_POINT
 
+from qm9flow.tracking.places import Place
 from qm9flow.tracking.runs import (
+    TAG_KEY,
     TAG_KIND,
     TAG_RESUMES,
     TAG_STATE,
-    TAG_STUDY_KEY,
     TAG_SUPERSEDED,
     search,
     search_children,
 )
-from qm9flow.tracking.stores import Stores
-
-
-def study_key(stores: Stores, study_name: str) -> str:
-    """What tells a study from one of the same name in another Optuna storage.
-
-    Args:
-        stores: The addresses.
-        study_name: The study.
-
-    Returns:
-        A short digest.
-    """
-    return hashlib.sha256(f"{stores.optuna_url}\n{study_name}".encode()).hexdigest()[:16]
 
 
 def earlier_parents(client: MlflowClient, previous: str, own: str) -> list[Run]:
@@ -80,20 +67,35 @@ def adopt(client: MlflowClient, parent: Run, new_parent: str) -> None:
         _end(client, parent)
 
 
-def end_orphans(client: MlflowClient, experiment_id: str, key: str, own: str) -> None:
-    """End parents that were killed before the study named them; they have no trials.
+def end_orphans(client: MlflowClient, experiment_id: str, place: Place, own: str) -> None:
+    """End runs of killed starts that nothing else knows of; they have no trials.
 
-    Whoever calls holds the study's lease, so no other parent of the study is alive.
+    Whoever calls holds the lease of the study or training, so no other start of it is alive.
 
     Args:
         client: From `connect`.
         experiment_id: Where to look.
-        key: The study's key.
+        place: The study or training.
         own: The parent that is alive.
     """
-    found = f"tags.{TAG_STUDY_KEY} = '{key}' and tags.{TAG_KIND} = 'study'"
+    found = f"tags.{TAG_KEY} = '{place.key}' and tags.{TAG_KIND} = '{place.kind}'"
     for run in search(client, experiment_id, f"{found} and attributes.status = 'RUNNING'"):
         if run.info.run_id != own:
+            _end(client, run)
+    if place.kind == "study":
+        _end_unbegun(client, experiment_id, place.name, own)
+
+
+def _end_unbegun(client: MlflowClient, experiment_id: str, name: str, own: str) -> None:
+    """End runs that `mlflow run` made for the study, killed before our code began.
+
+    One that is alive after all is none the worse: it takes its run up again when it begins.
+    """
+    recorded = shlex.quote(name)  # as `mlflow run` logs a parameter
+    wanted = f"params.study_name = \"{recorded}\" and attributes.status = 'RUNNING'"
+    for run in search(client, experiment_id, wanted):
+        is_unbegun = TAG_KEY not in run.data.tags and MLFLOW_PROJECT_ENTRY_POINT in run.data.tags
+        if is_unbegun and run.info.run_id != own:
             _end(client, run)
 
 

@@ -17,6 +17,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from qm9flow.errors import TrackingError
+from qm9flow.tracking.places import Place, study_place
 from qm9flow.tracking.stores import Stores, connect, find_experiment, store_errors
 
 PAGE = 1000
@@ -26,8 +27,7 @@ TAG_LENGTH = 8000
 """Characters that MLflow takes in a tag."""
 
 TAG_KIND = "kind"
-TAG_STUDY = "study"
-TAG_STUDY_KEY = "study_key"
+TAG_KEY = "key"
 TAG_UNITS = "units"
 TAG_TRIAL = "trial"
 TAG_STATE = "state"
@@ -62,13 +62,6 @@ def search(client: MlflowClient, experiment_id: str, filter_string: str) -> Iter
             return
 
 
-def _quoted(text: str) -> str:
-    """A text as a literal of MLflow's search syntax, which has no way to escape a quote."""
-    if "'" in text and '"' in text:
-        raise TrackingError(f"MLflow cannot search for a name with both kinds of quotes: {text}")
-    return f'"{text}"' if "'" in text else f"'{text}'"
-
-
 def find_children(client: MlflowClient, parent_run_id: str) -> list[Run]:
     """The nested runs of a run.
 
@@ -100,13 +93,13 @@ def search_children(client: MlflowClient, parent: Run) -> list[Run]:
     return list(search(client, parent.info.experiment_id, tag))
 
 
-def find_study_runs(client: MlflowClient, experiment_id: str, study_name: str) -> list[Run]:
-    """Parents and trials of a study.
+def find_runs(client: MlflowClient, experiment_id: str, place: Place) -> list[Run]:
+    """All runs of a study, parents and trials, or of a training.
 
     Args:
         client: From `connect`.
         experiment_id: Where to look.
-        study_name: The study.
+        place: The study or training.
 
     Returns:
         All of its runs.
@@ -114,15 +107,15 @@ def find_study_runs(client: MlflowClient, experiment_id: str, study_name: str) -
     Raises:
         TrackingError: The store cannot be reached.
     """
-    with store_errors(f"list the runs of study {study_name}"):
-        return list(search(client, experiment_id, f"tags.{TAG_STUDY} = {_quoted(study_name)}"))
+    with store_errors(f"list the runs of {place.kind} {place.name}"):
+        return list(search(client, experiment_id, f"tags.{TAG_KEY} = '{place.key}'"))
 
 
 def delete_study_runs(stores: Stores, study_name: str) -> int:
-    """Delete a study's runs, TensorBoard files and unfinished state.
+    """Delete a study's runs and TensorBoard files.
 
     Runs are deleted as MLflow does it: hidden, restorable, their artifacts on disk until
-    `mlflow gc`. TensorBoard files and state are gone at once.
+    `mlflow gc`. TensorBoard files are gone at once.
 
     Args:
         stores: The addresses.
@@ -135,12 +128,12 @@ def delete_study_runs(stores: Stores, study_name: str) -> int:
         TrackingError: The store cannot be reached.
     """
     client = connect(stores)
-    runs = find_study_runs(client, find_experiment(client, stores), study_name)
+    place = study_place(stores, study_name)
+    runs = find_runs(client, find_experiment(client, stores), place)
     with store_errors(f"delete the runs of study {study_name}"):
         for run in runs:
             client.delete_run(run.info.run_id)
-        for folder in (stores.study_tensorboard(study_name), stores.study_state(study_name)):
-            shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(place.tensorboard, ignore_errors=True)
     return len(runs)
 
 

@@ -52,25 +52,10 @@ class Stores:
         """The folder `mlruns/` that holds artifacts, TensorBoard files and state."""
         return self.state_dir.parent
 
-    def study_state(self, study_name: str) -> Path:
-        """The folder for the unfinished state of a study (not created here)."""
-        return self.state_dir / folder_name(study_name)
-
-    def study_tensorboard(self, study_name: str) -> Path:
-        """The folder of a study's TensorBoard files (not created here)."""
-        return self.tensorboard_dir / folder_name(study_name)
-
-
-def folder_name(study_name: str) -> str:
-    """A study's name as the name of a folder.
-
-    Args:
-        study_name: Any text.
-
-    Returns:
-        The same with everything but letters, digits, dots and dashes replaced.
-    """
-    return re.sub(r"[^\w.-]", "_", study_name).lstrip(".") or "_"
+    @property
+    def default_optuna_url(self) -> str:
+        """Optuna's storage where none was named."""
+        return f"sqlite:///{self.base}/optuna.db"
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -86,12 +71,11 @@ def sqlite_path(url: str) -> Path | None:
     return Path(match[1]) if match else None
 
 
-def _absolute(url: str, caller: Path) -> str:
+def _absolute(url: str) -> str:
     path = sqlite_path(url)
     if path is None or path.is_absolute():
         return url
-    folder = caller if "MLFLOW_RUN_ID" in os.environ else Path.cwd()
-    return url.replace(f":///{path}", f":///{folder / path}", 1)
+    return url.replace(f":///{path}", f":///{locations.callers_path(path)}", 1)
 
 
 def resolve_stores(storage: str | None = None) -> Stores:
@@ -111,7 +95,7 @@ def resolve_stores(storage: str | None = None) -> Stores:
     base = locations.base_folder(uri)
     return Stores(
         tracking_uri=uri,
-        optuna_url=_absolute(storage or f"sqlite:///{base}/optuna.db", base.parent),
+        optuna_url=_absolute(storage or f"sqlite:///{base}/optuna.db"),
         tensorboard_dir=base / "tensorboard",
         state_dir=base / "state",
     )

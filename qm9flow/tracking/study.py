@@ -1,4 +1,4 @@
-"""The study's parent run, and the nested runs of its trials."""
+"""A parent run, of a study or a training by itself, and the nested runs of trials."""
 
 import json
 import os
@@ -23,43 +23,54 @@ from mlflow.utils.mlflow_tags import (
 from qm9flow.tracking import provenance, tables
 from qm9flow.tracking.calls import StoreCalls
 from qm9flow.tracking.describe import common_tags, dataset_input, flatten, parameters_of
-from qm9flow.tracking.resume import adopt, earlier_parents, end_orphans, study_key
+from qm9flow.tracking.places import Kind, Place, study_place, training_place
+from qm9flow.tracking.resume import adopt, earlier_parents, end_orphans
 from qm9flow.tracking.runs import (
     CONFIG_FILE,
     MODEL_FOLDER,
+    TAG_KEY,
     TAG_KIND,
     TAG_LENGTH,
     TAG_RESUMES,
     TAG_STATE,
-    TAG_STUDY,
-    TAG_STUDY_KEY,
     TAG_TRIAL,
     artifacts_of,
     delete_artifacts,
     search_children,
 )
 from qm9flow.tracking.stores import Stores, connect, find_experiment, store_errors
-from qm9flow.tracking.trial import FLUSH_SECONDS, TrialState, TrialTracker, log_heat_map, run_name
+from qm9flow.tracking.training import (
+    FLUSH_SECONDS,
+    TrainingPlace,
+    TrainingTracker,
+    TrialState,
+    log_heat_map,
+)
 
 StudyStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
 
-class StudyTracker:
-    """Writes a study to its parent run and hands out the trackers of its trials.
+def run_name(number: int) -> str:
+    """The name of a trial's run."""
+    return f"trial-{number:05d}"
 
-    Only opening a study raises; after that a store's trouble is retried, reported and counted.
+
+class StudyTracker:
+    """Writes a study to its parent run and hands out the trackers of its trainings.
+
+    A training by itself is written in the same way; it has no trials. Only opening raises; after
+    that a store's trouble is retried, reported and counted.
 
     Attributes:
         parent_run_id: The study's run.
-        study_name: The study.
+        place: The study, and where it keeps its files.
         experiment_id: MLflow's experiment of all its runs.
     """
 
     def __init__(
         self,
         client: MlflowClient,
-        stores: Stores,
-        study_name: str,
+        place: Place,
         parent: Run,
         patience_seconds: float = 30.0,
     ) -> None:
@@ -67,19 +78,16 @@ class StudyTracker:
 
         Args:
             client: From `connect`.
-            stores: The addresses.
-            study_name: The study.
+            place: The study.
             parent: Its run.
             patience_seconds: How long a failing call to a store is repeated.
         """
         self.parent_run_id = str(parent.info.run_id)
         self.experiment_id = str(parent.info.experiment_id)
-        self.study_name = study_name
+        self.place = place
         self._client = client
-        self._stores = stores
         self._calls = StoreCalls(patience_seconds)
-        self._tags = common_tags(study_name)
-        self._tags[TAG_STUDY_KEY] = study_key(stores, study_name)
+        self._tags = common_tags(place)
         self._dataset: list[DatasetInput] = []
         self._tables: dict[str, dict[str, str]] = {}
         self._pending: list[Metric] = []
@@ -90,9 +98,10 @@ class StudyTracker:
     def open(
         cls,
         stores: Stores,
-        study_name: str,
+        name: str,
         config: Mapping[str, Any],
         *,
+        kind: Kind = "study",
         previous_parent: str | None = None,
         patience_seconds: float = 30.0,
     ) -> "StudyTracker":
@@ -100,8 +109,9 @@ class StudyTracker:
 
         Args:
             stores: The addresses.
-            study_name: The study.
+            name: The study, or the training.
             config: Its resolved configuration; parameters `cfg.<name>` and `config.json`.
+            kind: Which of the two.
             previous_parent: The parent run of an earlier start; its trials move to the new one
                 and it is ended.
             patience_seconds: How long a failing call to a store is repeated.
@@ -113,21 +123,21 @@ class StudyTracker:
             TrackingError: The store cannot be reached, or the run it names is unknown.
         """
         client = connect(stores)
+        place = study_place(stores, name) if kind == "study" else training_place(stores, name)
         # Popped, not read: a process started from here must not take the study's run for its own.
         own = os.environ.pop("MLFLOW_RUN_ID", None)
-        tags = {TAG_STUDY: study_name, TAG_STUDY_KEY: study_key(stores, study_name)}
-        tags |= {TAG_KIND: "study", TAG_STATE: "running"}
+        tags = {place.kind: name, TAG_KEY: place.key, TAG_KIND: kind, TAG_STATE: "running"}
         if previous_parent:
             tags[TAG_RESUMES] = previous_parent
-        with store_errors(f"open the study's run {own or ''}".rstrip()):
+        with store_errors(f"open the {kind}'s run {own or ''}".rstrip()):
             if own:
-                client.update_run(own, status="RUNNING", name=study_name)
+                client.update_run(own, status="RUNNING", name=name)
                 client.log_batch(own, tags=[RunTag(name, value) for name, value in tags.items()])
                 parent = client.get_run(own)
             else:
                 experiment = find_experiment(client, stores)
-                parent = client.create_run(experiment, tags=tags, run_name=study_name)
-        tracker = cls(client, stores, study_name, parent, patience_seconds)
+                parent = client.create_run(experiment, tags=tags, run_name=name)
+        tracker = cls(client, place, parent, patience_seconds)
         with tracker._calls.timed():
             tracker._describe(config, is_project=bool(own))
             tracker._take_over(previous_parent)
@@ -170,10 +180,9 @@ class StudyTracker:
                     f"take over the trials of run {parent.info.run_id}",
                     partial(adopt, self._client, parent, self.parent_run_id),
                 )
-        key = study_key(self._stores, self.study_name)
         self._calls.attempt(
             "end starts that were killed",
-            lambda: end_orphans(self._client, self.experiment_id, key, self.parent_run_id),
+            lambda: end_orphans(self._client, self.experiment_id, self.place, self.parent_run_id),
         )
 
     def open_trial(
@@ -184,7 +193,7 @@ class StudyTracker:
         run_id: str | None = None,
         *,
         config: Mapping[str, Any] | None = None,
-    ) -> TrialTracker:
+    ) -> TrainingTracker:
         """Make a trial's nested run, or open it again.
 
         Args:
@@ -208,12 +217,10 @@ class StudyTracker:
                 )
             if run is not None:  # an older run too: a kill may have left it empty
                 self._fill(run, number, parameters, config)
-            tracker = TrialTracker(
+            tracker = TrainingTracker(
                 self._client,
-                self._stores,
                 self._calls,
-                study_name=self.study_name,
-                number=number,
+                self._trial_place(number),
                 run=run,
                 parameters=flatten(parameters),
                 is_new=run_id is None,
@@ -221,6 +228,55 @@ class StudyTracker:
             )
         tracker.seconds_spent = time.perf_counter() - start
         return tracker
+
+    def _trial_place(self, number: int) -> TrainingPlace:
+        return TrainingPlace(
+            name=run_name(number),
+            spool=self.place.state / "epochs" / f"{number:05d}.jsonl",
+            tensorboard=self.place.tensorboard / f"{number:05d}",
+        )
+
+    def open_training(
+        self,
+        parameters: Mapping[str, Any],
+        spool: Path,
+        *,
+        name: str,
+        folder: str | None = None,
+    ) -> TrainingTracker:
+        """Put a training on record in the study's own run: its final one, or the only one.
+
+        Args:
+            parameters: Hyperparameters for TensorBoard, nested tables allowed.
+            spool: File of its epochs; those that an earlier start left there are logged.
+            name: What people call it.
+            folder: Goes before its metrics' names and holds its artifacts and TensorBoard files;
+                none means at the top.
+
+        Returns:
+            Its tracker.
+        """
+        place = TrainingPlace(
+            name=name,
+            spool=spool,
+            tensorboard=self.place.tensorboard / (folder or ""),
+            prefix=f"{folder}/" if folder else "",
+            folder=folder,
+            owns_run=False,
+        )
+        with self._calls.timed():
+            run = self._calls.fetch(
+                f"look at the run of {name}", lambda: self._client.get_run(self.parent_run_id)
+            )
+            return TrainingTracker(
+                self._client,
+                self._calls,
+                place,
+                run=run,
+                parameters=flatten(parameters),
+                is_new=False,
+                is_reopened=run is not None,
+            )
 
     def _create(self, number: int, tags: Mapping[str, object]) -> Run:
         all_tags = self._tags | {
@@ -437,12 +493,10 @@ class StudyTracker:
             run = self._calls.fetch(f"look at run {run_id}", lambda: self._client.get_run(run_id))
             if run is None or run.info.status != "RUNNING":
                 return
-            tracker = TrialTracker(
+            tracker = TrainingTracker(
                 self._client,
-                self._stores,
                 self._calls,
-                study_name=self.study_name,
-                number=int(run.data.tags.get(TAG_TRIAL, 0)),
+                self._trial_place(int(run.data.tags.get(TAG_TRIAL, 0))),
                 run=run,
                 parameters=run.data.params,
                 is_new=False,

@@ -1,4 +1,4 @@
-"""One trial's run: what its training says, on record while it runs."""
+"""One training on record while it runs: a trial's, a study's final one, or one by itself."""
 
 import json
 import logging
@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +29,6 @@ from qm9flow.tracking.runs import (
     fetch_gradients,
 )
 from qm9flow.tracking.spool import EpochRecord, Spool, gradient_arrays
-from qm9flow.tracking.stores import Stores
 from qm9flow.tracking.tensorboard import TensorBoardFile
 from qm9flow.training.events import EpochEnded, Event, Failed, Finished, Started, Verdict
 
@@ -58,54 +58,66 @@ def _tags(tags: Mapping[str, object]) -> list[RunTag]:
     return [RunTag(name, str(value)[:TAG_LENGTH]) for name, value in tags.items()]
 
 
-def run_name(number: int) -> str:
-    """The name of a trial's run."""
-    return f"trial-{number:05d}"
+@dataclass(frozen=True)
+class TrainingPlace:
+    """Where a training leaves its traces.
+
+    Attributes:
+        name: What people call it.
+        spool: File of its epochs on local disk.
+        tensorboard: Folder of its TensorBoard files.
+        prefix: Of its metrics' names in MLflow.
+        folder: Of its gradients inside the run; none means at the top.
+        owns_run: Whether the run ends with it. The run of another start has to get all epochs
+            once more, so that the epochs on disk outlive a run that is not owned.
+    """
+
+    name: str
+    spool: Path
+    tensorboard: Path
+    prefix: str = ""
+    folder: str | None = None
+    owns_run: bool = True
 
 
-class TrialTracker:
-    """Writes one trial to MLflow and TensorBoard. Nothing here raises for a store's sake.
+class TrainingTracker:
+    """Writes a training to MLflow and TensorBoard. Nothing here raises for a store's sake.
 
     Attributes:
         run_id: The run; empty if MLflow could not make one, then only TensorBoard is written.
-        number: The trial's number in its study.
         seconds_spent: Wall time spent in here.
     """
 
     def __init__(
         self,
         client: MlflowClient,
-        stores: Stores,
         calls: StoreCalls,
+        place: TrainingPlace,
         *,
-        study_name: str,
-        number: int,
         run: Run | None,
         parameters: Mapping[str, Any],
         is_new: bool,
         is_reopened: bool,
     ) -> None:
-        """Start or go on; use `StudyTracker.open_trial`.
+        """Start or go on; use `StudyTracker.open_trial` or `StudyTracker.open_training`.
 
         Args:
             client: From `connect`.
-            stores: The addresses.
             calls: The study's way of calling stores.
-            study_name: The study.
-            number: The trial.
+            place: Where the traces go.
             run: Its run; None if MLflow could not make one.
             parameters: Hyperparameters for TensorBoard.
-            is_new: Whether the trial begins; what a trial of the same study and number left on
-                this disk is removed.
+            is_new: Whether the training begins; what another one left in its place on this disk is
+                removed.
             is_reopened: Whether the run was begun earlier, so that it may hold metrics.
         """
         self.run_id = "" if run is None else str(run.info.run_id)
         self._artifacts = None if run is None else artifacts_of(client, run)
-        self.number = number
         self.seconds_spent = 0.0
         self._client = client
         self._calls = calls
-        self._spool = Spool(stores.study_state(study_name) / "epochs" / f"{number:05d}.jsonl")
+        self._place = place
+        self._spool = Spool(place.spool)
         self._pending: list[list[Metric]] = []
         self._last_flush = time.monotonic()
         self._verdict: Verdict | None = None
@@ -115,11 +127,10 @@ class TrialTracker:
         self._tensorboard: TensorBoardFile | None = None
         with self._timed():
             self._last_logged = self._read_last_logged() if is_reopened else 0
-            folder = stores.study_tensorboard(study_name) / f"{number:05d}"
             if is_new:
                 self._calls.attempt("tidy up", self._spool.discard)
-                shutil.rmtree(folder, ignore_errors=True)
-            self._open_tensorboard(folder, parameters, self._first_replayed())
+                shutil.rmtree(place.tensorboard, ignore_errors=True)
+            self._open_tensorboard(parameters, self._first_replayed())
             for record in self._spool.records:
                 self._take(record)
 
@@ -136,7 +147,7 @@ class TrialTracker:
         """The newest epoch that MLflow has; epochs are logged whole, so one metric tells."""
         history = self._calls.fetch(
             "read how far the run got",
-            lambda: self._client.get_metric_history(self.run_id, "val/score"),
+            lambda: self._client.get_metric_history(self.run_id, f"{self._place.prefix}val/score"),
         )
         return max((metric.step for metric in history or []), default=0)
 
@@ -145,14 +156,12 @@ class TrialTracker:
         records = self._spool.records
         return records[0].event.epoch if records else self._last_logged + 1
 
-    def _open_tensorboard(
-        self, folder: Path, parameters: Mapping[str, Any], first_step: int
-    ) -> None:
+    def _open_tensorboard(self, parameters: Mapping[str, Any], first_step: int) -> None:
         """Open a file; epochs of an earlier process are written again, as they may be lost."""
 
         def work() -> None:
-            file = TensorBoardFile(folder, first_step)
-            file.add_parameters(parameters, run_name(self.number))
+            file = TensorBoardFile(self._place.tensorboard, first_step)
+            file.add_parameters(parameters, self._place.name)
             for record in self._spool.records:
                 file.add_epoch(record)
             self._tensorboard = file
@@ -172,13 +181,12 @@ class TrialTracker:
             if isinstance(event, EpochEnded):
                 self._log_epoch(event)
             elif isinstance(event, Started) and event.epoch == 0 and self._last_logged == 0:
-                now = int(time.time() * 1000)
                 counts = {
                     "model/parameters": event.parameters,
                     "data/train_molecules": event.train_molecules,
                     "data/val_molecules": event.val_molecules,
                 }
-                self._pending.append([Metric(k, float(v), now, 0) for k, v in counts.items()])
+                self._queue(counts, int(time.time() * 1000), 0)
             elif isinstance(event, Finished):
                 self._finished, self._verdict = event, event.verdict
             elif isinstance(event, Failed):
@@ -204,12 +212,14 @@ class TrialTracker:
         if event.gradients is not None:
             self._verdict = event.gradients.verdict
         if event.epoch > self._last_logged:
-            self._pending.append(
-                [
-                    Metric(name, float(value), record.time_ms, event.epoch)
-                    for name, value in event.metrics.items()
-                ]
-            )
+            self._queue(event.metrics, record.time_ms, event.epoch)
+
+    def _queue(self, metrics: Mapping[str, float], time_ms: int, step: int) -> None:
+        """Put metrics that belong together where the next sending finds them."""
+        prefix = self._place.prefix
+        self._pending.append(
+            [Metric(f"{prefix}{name}", float(v), time_ms, step) for name, v in metrics.items()]
+        )
 
     def _flush(self, closing_tags: Mapping[str, object] | None = None) -> bool:
         """Send what is queued; what the store does not take stays queued."""
@@ -227,7 +237,7 @@ class TrialTracker:
                 batch += group
                 taken += 1
             if not self._calls.attempt(
-                f"log metrics of {run_name(self.number)}",
+                f"log metrics of {self._place.name}",
                 partial(self._client.log_batch, self.run_id, metrics=batch, tags=tags),
             ):
                 return False
@@ -249,7 +259,7 @@ class TrialTracker:
         if self.run_id:
             with self._timed():
                 self._calls.attempt(
-                    f"set tags of {run_name(self.number)}",
+                    f"set tags of {self._place.name}",
                     lambda: self._client.log_batch(self.run_id, tags=_tags(tags)),
                 )
 
@@ -269,27 +279,27 @@ class TrialTracker:
         """Remove the network that `save_model` kept."""
         with self._timed():
             self._calls.attempt(
-                f"delete the model of {run_name(self.number)}",
+                f"delete the model of {self._place.name}",
                 lambda: delete_artifacts(self._client, self.run_id, MODEL_FOLDER),
             )
 
     def log_heat_map(self) -> None:
         """Draw the gradients that the run holds, layer by epoch."""
         with self._timed():
-            log_heat_map(self._client, self._calls, self.run_id, run_name(self.number))
+            log_heat_map(self._client, self._calls, self.run_id, self._place.name)
 
     def _upload(self, folder: str, artifact_path: str | None = None) -> bool:
         store = self._artifacts
         return store is not None and self._calls.attempt(
-            f"store files of {run_name(self.number)}",
+            f"store files of {self._place.name}",
             lambda: store.log_artifacts(folder, artifact_path),
         )
 
     def finish(self, state: TrialState, reason: str | None = None) -> None:
-        """End the run: artifacts, metrics, end, in this order. A second call does nothing.
+        """End the training: artifacts, metrics, the run if it is owned. A second call does nothing.
 
         Args:
-            state: How the trial ended; an `interrupted` one can be opened again.
+            state: How the training ended; an `interrupted` one can be opened again.
             reason: Why, in a word; None takes the training's own reason, if it failed.
         """
         if self._is_closed:
@@ -300,16 +310,19 @@ class TrialTracker:
             kept = self._upload_gradients(state)
             self._queue_best(state, best_epoch, best)
             kept = self._flush(self._closing_tags(state, reason)) and kept
-            if self.run_id:
-                ended = self._calls.attempt(
-                    f"end {run_name(self.number)}",
-                    lambda: self._client.set_terminated(self.run_id, STATUS[state]),
-                )
-                if kept and ended and state != "interrupted":
-                    self._calls.attempt("tidy up", self._spool.discard)
+            if self.run_id and self._place.owns_run:
+                self._end_run(state, kept)
             compared = {f"best/{name}": best[name] for name in _COMPARED if name in best}
             self._to_tensorboard(lambda file: file.add_result(state, compared, best_epoch))
             self._to_tensorboard(lambda file: file.close())
+
+    def _end_run(self, state: TrialState, is_kept: bool) -> None:
+        ended = self._calls.attempt(
+            f"end {self._place.name}",
+            lambda: self._client.set_terminated(self.run_id, STATUS[state]),
+        )
+        if is_kept and ended and state != "interrupted":
+            self._calls.attempt("tidy up", self._spool.discard)
 
     def _best(self) -> tuple[int, dict[str, float]]:
         if self._finished is not None:
@@ -322,12 +335,13 @@ class TrialTracker:
     def _queue_best(self, state: TrialState, epoch: int, metrics: Mapping[str, float]) -> None:
         if not metrics or state == "interrupted":
             return
-        now = int(time.time() * 1000)
-        group = [Metric(f"best/{name}", float(v), now, epoch) for name, v in metrics.items()]
-        self._pending.append([*group, Metric("best_epoch", float(epoch), now, epoch)])
+        best = {f"best/{name}": value for name, value in metrics.items()}
+        self._queue({**best, "best_epoch": epoch}, int(time.time() * 1000), epoch)
 
     def _closing_tags(self, state: TrialState, reason: str | None) -> dict[str, str]:
-        tags = {TAG_STATE: str(state), "verdict": self._verdict or "unknown"}
+        tags: dict[str, str] = {"verdict": self._verdict or "unknown"}
+        if self._place.owns_run:
+            tags[TAG_STATE] = str(state)
         if self._failed is not None:
             tags |= {"reason": self._failed.reason, "message": self._failed.message}
         if self._finished is not None:
@@ -344,9 +358,9 @@ class TrialTracker:
             with (Path(folder) / GRADIENTS_FILE).open("wb") as file:
                 np.savez_compressed(file, allow_pickle=False, **arrays)
             if self._verdict not in (None, "healthy") and state != "interrupted":
-                title = f"{run_name(self.number)}: gradients, {self._verdict}"
+                title = f"{self._place.name}: gradients, {self._verdict}"
                 write_heat_map(arrays, title, Path(folder) / HEAT_MAP_FILE)
-            return self._upload(folder)
+            return self._upload(folder, self._place.folder)
 
 
 def log_heat_map(client: MlflowClient, calls: StoreCalls, run_id: str, name: str) -> bool:

@@ -15,12 +15,11 @@ from optuna.trial import TrialState
 
 from qm9flow.config import TrainConfig, to_dict
 from qm9flow.errors import TrackingError
-from qm9flow.tracking.resume import study_key
-from qm9flow.tracking.runs import TAG_KIND, TAG_STUDY_KEY, TAG_TRIAL, search
+from qm9flow.tracking.runs import TAG_KEY, TAG_KIND, TAG_TRIAL, search
 from qm9flow.tracking.stores import connect, store_errors
 from qm9flow.tracking.study import StudyTracker
-from qm9flow.tracking.trial import TrialState as State
-from qm9flow.tracking.trial import TrialTracker
+from qm9flow.tracking.training import TrainingTracker
+from qm9flow.tracking.training import TrialState as State
 from qm9flow.training.events import CheckpointReady, EpochEnded, Event, Failed, Finished, Started
 from qm9flow.tuning import pruning
 from qm9flow.tuning.checkpoints import CheckpointFolder, Tally
@@ -36,7 +35,7 @@ from qm9flow.tuning.study import OpenStudy
 MAX_RETRIES = 2
 """How often a trial is trained again after a crash or when memory ran out."""
 
-MAX_FRUITLESS_STARTS = 10
+MAX_FRUITLESS_STARTS = 5
 """Starts of one trial, each ended by the death of this process, without a further epoch. A trial
 that takes its process along must not do so for ever; one that is merely interrupted goes on."""
 
@@ -108,7 +107,7 @@ class RunningTrial:
 
     number: int
     config: TrainConfig
-    tracker: TrialTracker
+    tracker: TrainingTracker
     tally: Tally
     checkpoint: bytes | None
     retries: int
@@ -134,7 +133,7 @@ class Books:
         self._study = study
         self._history = study.history
         self._tracker = tracker
-        self._checkpoints = CheckpointFolder(study.stores.study_state(study.name) / "checkpoints")
+        self._checkpoints = CheckpointFolder(tracker.place.state / "checkpoints")
         self._rungs = pruning.rungs(study.config.max_epochs)
 
     def begin(self) -> RunningTrial:
@@ -175,6 +174,7 @@ class Books:
         trial = self._history.trial(number)
         config = to_train_config(trial.params, study.config, number, study.space)
         known = trial.user_attrs.get(ATTRIBUTE_RUN) or None
+        log.info("trial %d %s: %s", number, "goes on" if known else "begins", trial.params)
         tracker = self._tracker.open_trial(
             number,
             trial.params,
@@ -295,6 +295,14 @@ class Books:
             StudyError: The study's storage does not answer.
         """
         trial.count_time()
+        log.info(
+            "trial %d %s after %d epochs, score %s%s",
+            trial.number,
+            outcome.state,
+            trial.tally.epochs,
+            "none" if outcome.score is None else f"{outcome.score:.4f}",
+            f": {outcome.message or outcome.reason}" if outcome.reason else "",
+        )
         self._history.annotate(trial.number, ATTRIBUTE_OUTCOME, _note(trial, outcome))
         if outcome.failure is not None:
             trial.tracker.log(outcome.failure)
@@ -381,10 +389,10 @@ class Books:
 
     def _running_runs(self) -> list[tuple[str, int]]:
         tracker = self._tracker
-        key = study_key(self._study.stores, self._study.name)
-        trials = f"tags.{TAG_STUDY_KEY} = '{key}' and tags.{TAG_KIND} = 'trial'"
+        place = tracker.place
+        trials = f"tags.{TAG_KEY} = '{place.key}' and tags.{TAG_KIND} = 'trial'"
         wanted = f"{trials} and attributes.status = 'RUNNING'"
-        with store_errors(f"look for running trials of study {tracker.study_name}"):
+        with store_errors(f"look for running trials of study {place.name}"):
             runs = list(search(connect(self._study.stores), tracker.experiment_id, wanted))
         return [(run.info.run_id, int(run.data.tags.get(TAG_TRIAL, -1))) for run in runs]
 

@@ -13,9 +13,12 @@ from optuna.trial import FrozenTrial
 
 from qm9flow.config import StudyConfig, from_dict
 from qm9flow.errors import ConfigError, StudyError
+from qm9flow.tracking.places import study_place
+from qm9flow.tracking.runs import delete_study_runs
 from qm9flow.tracking.stores import Stores, sqlite_path
 from qm9flow.tuning.history import History, find_study, open_storage
-from qm9flow.tuning.lease import Holder, Lease, parse_holder
+from qm9flow.tuning.lease import Lease
+from qm9flow.tuning.locks import Holder, parse_holder
 
 State = Literal["complete", "pruned", "failed", "running", "waiting"]
 
@@ -255,29 +258,33 @@ def study_lease(stores: Stores, history: History) -> Lease:
     """
     return Lease(
         history.name,
-        stores.study_state(history.name) / "lease",
+        study_place(stores, history.name).state / "lease",
         read=lambda: history.look_up(NOTE_LEASE),
         write=lambda note: history.note_at_once(NOTE_LEASE, note),
     )
 
 
-def delete_study(stores: Stores, name: str) -> int:
-    """Delete a study's trials, checkpoints and lease. MLflow's runs are not touched.
+def delete_study(stores: Stores, name: str) -> tuple[int, int]:
+    """Delete a study: its runs, TensorBoard files, checkpoints, and last its trials.
+
+    In this order a deletion that is cut off can be repeated.
 
     Args:
         stores: Where it is.
         name: Of the study.
 
     Returns:
-        How many trials it had.
+        How many trials and how many runs it had.
 
     Raises:
         StudyError: There is none of that name.
         StudyBusyError: It is running.
+        TrackingError: MLflow's store cannot be reached.
     """
     storage, study_id = _locate(stores, name)
     with study_lease(stores, History(storage, study_id, name)):
         trials = storage.get_n_trials(study_id)
+        runs = delete_study_runs(stores, name)
         storage.delete_study(study_id)
-        shutil.rmtree(stores.study_state(name), ignore_errors=True)
-    return trials
+        shutil.rmtree(study_place(stores, name).state, ignore_errors=True)
+    return trials, runs

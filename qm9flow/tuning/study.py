@@ -5,10 +5,12 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from qm9flow.config import StudyConfig, to_dict
 from qm9flow.errors import StudyMismatchError
+from qm9flow.tracking.places import study_place
 from qm9flow.tracking.stores import Stores
 from qm9flow.tuning.history import History
 from qm9flow.tuning.lease import Lease
@@ -97,6 +99,11 @@ class OpenStudy:
     stores: Stores
     lease: Lease
     previous_parent: str | None
+
+    @property
+    def state(self) -> Path:
+        """The folder of what is needed to go on after a kill."""
+        return study_place(self.stores, self.name).state
 
 
 @contextlib.contextmanager

@@ -1,13 +1,14 @@
-"""Where a long run leaves its traces: a log file, and the metrics of its final training."""
+"""Where a long run leaves its traces: a log file, and its training on record."""
 
+import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from qm9flow.tracking.study import StudyTracker
-from qm9flow.training.events import EpochEnded, Event, Finished
-from qm9flow.workflows.console import Console
+from qm9flow.tracking.training import TrainingTracker, TrialState
+from qm9flow.training.events import EpochEnded, Event
+from qm9flow.workflows.console import Console, Stopped
 
 _log = logging.getLogger(__name__)
 
@@ -38,38 +39,49 @@ def log_file(path: Path) -> Iterator[None]:
         handler.close()
 
 
-class EventLog:
-    """Writes a training's metrics to a run and tells people how it goes."""
+def logged(console: Console) -> Console:
+    """A console whose lines go to the log as well.
 
-    def __init__(self, tracker: StudyTracker, console: Console, prefix: str = "final/") -> None:
-        """Nothing is written yet.
+    Args:
+        console: Lines for people.
 
-        Args:
-            tracker: Of the run.
-            console: Lines for people.
-            prefix: Of the metrics' names.
-        """
-        self._prefix = prefix
-        self._tracker = tracker
-        self._console = console
+    Returns:
+        The same for both.
+    """
 
-    def __call__(self, event: Event) -> None:
-        """Take note of an event.
+    def say(text: str) -> None:
+        _log.info("%s", text)
+        console.say(text)
 
-        Args:
-            event: What the training said.
-        """
+    return dataclasses.replace(console, say=say)
+
+
+@contextmanager
+def on_record(tracker: TrainingTracker, console: Console) -> Iterator[Callable[[Event], None]]:
+    """Put a training on record and tell people how it goes.
+
+    Args:
+        tracker: Of the training; ended with the block.
+        console: Lines for people.
+
+    Yields:
+        What takes the training's events.
+    """
+    state: TrialState = "failed"
+
+    def take(event: Event) -> None:
+        tracker.log(event)
         if isinstance(event, EpochEnded):
-            named = {f"{self._prefix}{name}": value for name, value in event.metrics.items()}
-            self._tracker.log_metrics(named, step=event.epoch)
-            self._console.say(
+            console.say(
                 f"  epoch {event.epoch}: validation score {event.metrics['val/score']:.4f}, "
                 f"{event.metrics['train/molecules_per_second']:.0f} molecules/s"
             )
-        elif isinstance(event, Finished):
-            best = {
-                f"{self._prefix}best/{name}": value for name, value in event.best_metrics.items()
-            }
-            self._tracker.log_metrics(best, step=event.best_epoch)
-            self._tracker.set_tags({"verdict": event.verdict, "ending": event.ending})
-        _log.info("training: %s", type(event).__name__)
+
+    try:
+        yield take
+        state = "complete"
+    except (Stopped, KeyboardInterrupt):
+        state = "interrupted"
+        raise
+    finally:
+        tracker.finish(state)

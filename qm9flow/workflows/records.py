@@ -4,7 +4,6 @@ from dataclasses import asdict
 from typing import Any
 
 from qm9flow import config
-from qm9flow.tracking.runs import delete_study_runs
 from qm9flow.tracking.stores import resolve_stores
 from qm9flow.tuning import records
 from qm9flow.tuning.records import StudyRecord
@@ -116,7 +115,5 @@ def delete_study(name: str, storage: str | None) -> str:
     Raises:
         StudyError: There is no such study, or a coordinator runs it.
     """
-    stores = resolve_stores(storage)
-    trials = records.delete_study(stores, name)
-    runs = delete_study_runs(stores, name)
+    trials, runs = records.delete_study(resolve_stores(storage), name)
     return f"deleted study {name}: {trials} trials, {runs} runs"

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from qm9flow.tracking.places import study_place
 from qm9flow.tracking.study import StudyTracker
 from qm9flow.tuning.coordinator import StudyResult
 from qm9flow.tuning.retention import SizeEstimate
@@ -33,7 +34,7 @@ def plan(opened: OpenStudy, size: SizeEstimate) -> str:
             f"sampler {study.sampler}, seed {study.seed}",
             f"  a trial: {train} training molecules, {study.max_epochs} epochs at most",
             f"  at most: final training {study.final_minutes:g} min{limit}",
-            f"  disk: {size.total / MEGABYTE:.0f} MB at most ({kept} models kept)",
+            f"  disk: about {size.total / MEGABYTE:.0f} MB ({kept} models kept)",
             f"  records: {opened.stores.tracking_uri}",
         ]
     )
@@ -160,7 +161,7 @@ def _commands(opened: OpenStudy) -> list[str]:
     name = opened.name
     return [
         f"mlflow ui --backend-store-uri {stores.tracking_uri}",
-        f"tensorboard --logdir {stores.study_tensorboard(name)}",
+        f"tensorboard --logdir {study_place(stores, name).tensorboard}",
         f"qm9flow study show {name}",
         "qm9flow serve    # then: qm9flow predict --smiles CCO",
     ]

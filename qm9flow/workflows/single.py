@@ -11,13 +11,19 @@ from qm9flow.config import TrainConfig
 from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset, open_dataset
 from qm9flow.errors import TrackingError
-from qm9flow.tracking.runs import TAG_KIND, fetch_config
+from qm9flow.tracking.places import training_place
+from qm9flow.tracking.runs import fetch_config
 from qm9flow.tracking.stores import connect, resolve_stores
 from qm9flow.tracking.study import StudyTracker
+from qm9flow.training.device import pick_device
+from qm9flow.training.metrics import training_sample
+from qm9flow.tuning.locks import FileLock
 from qm9flow.workflows.console import Console, Stopped
-from qm9flow.workflows.journal import EventLog, log_file
+from qm9flow.workflows.journal import log_file, logged, on_record
 from qm9flow.workflows.publish import Published, publish
-from qm9flow.workflows.trained import Trained, train_to_end
+from qm9flow.workflows.trained import EPOCHS, WEIGHTS, Trained, train_to_end
+
+LOG = "train.log"
 
 
 @dataclass(frozen=True)
@@ -99,16 +105,22 @@ def run_training(
     """
     stores = resolve_stores()
     dataset = open_dataset(progress=console.progress)
+    pick_device(train.device)
+    training_sample(train, dataset)
     name = name or training_name(train)
-    state = stores.study_state(name)
-    with log_file(state / "train.log"):
-        tracker = StudyTracker.open(stores, name, config.to_dict(train))
+    config.check_name("name", name)
+    state = training_place(stores, name).state
+    with FileLock(f"training {name!r}", state / "lock"), log_file(state / LOG):
+        console = logged(console)
+        options = config.to_dict(train)
+        tracker = StudyTracker.open(stores, name, options, kind="training")
         status: Any = "FAILED"
         try:
             _describe(train, dataset, tracker, repeats)
-            log = EventLog(tracker, console, prefix="")
-            trained = train_to_end(train, dataset, state, on_event=log, stop=console.stop)
-            tracker.log_artifact(state / "weights.safetensors", "model")
+            training = tracker.open_training(options, state / EPOCHS, name=name)
+            with on_record(training, console) as on_event:
+                trained = train_to_end(train, dataset, state, on_event=on_event, stop=console.stop)
+            tracker.log_artifact(state / WEIGHTS, "model")
             _compare(trained, repeats, console)
             published = None
             if is_to_be_registered:
@@ -130,6 +142,7 @@ def run_training(
             console.say(f"stopped; the same command, or --name {name}, goes on")
             return None
         finally:
+            tracker.log_artifact(state / LOG)
             tracker.finish(status)
 
 
@@ -144,7 +157,8 @@ def _describe(
         split_digest=split.digest,
         sizes={"train": train.train_size or len(split.train)},
     )
-    tracker.set_tags({TAG_KIND: "training"} | ({"repeats": repeats.run_id} if repeats else {}))
+    if repeats:
+        tracker.set_tags({"repeats": repeats.run_id})
 
 
 def _compare(trained: Trained, repeats: Repeated | None, console: Console) -> None:

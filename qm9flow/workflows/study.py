@@ -18,6 +18,9 @@ from qm9flow.evaluation.study_plots import log_study_figures
 from qm9flow.tracking.runs import fetch_artifact
 from qm9flow.tracking.stores import Stores, connect, resolve_stores
 from qm9flow.tracking.study import StudyTracker
+from qm9flow.training.device import pick_device
+from qm9flow.training.metrics import training_sample
+from qm9flow.tuning import chosen
 from qm9flow.tuning.coordinator import Coordinator, StudyResult
 from qm9flow.tuning.executors import InProcessExecutor
 from qm9flow.tuning.records import TrialRecord, show_study
@@ -27,12 +30,17 @@ from qm9flow.tuning.spaces import to_train_config
 from qm9flow.tuning.study import OpenStudy, default_name, open_study
 from qm9flow.workflows import report
 from qm9flow.workflows.console import Console, Stopped
-from qm9flow.workflows.journal import EventLog, log_file
+from qm9flow.workflows.journal import log_file, logged, on_record
 from qm9flow.workflows.publish import Published, publish
-from qm9flow.workflows.trained import Trained, train_to_end
+from qm9flow.workflows.trained import EPOCHS, Trained, train_to_end
 
 FINAL_EPOCHS = 300
 """Passes of the final training, at most; its minutes end most of them long before."""
+
+LOG = "study.log"
+
+FINAL = "final"
+"""Prefix and folder of everything that belongs to the final training."""
 
 HEAT_MAPS = 20
 """The best trials whose gradients are drawn at the end of a study."""
@@ -71,17 +79,26 @@ def run_study(study: StudyConfig, console: Console) -> StudyOutcome | None:
     """
     stores = resolve_stores(study.storage)
     dataset = open_dataset(progress=console.progress)
+    _check(study, dataset)
     run_id = os.environ.get("MLFLOW_RUN_ID") or uuid.uuid4().hex
     name = study.study_name or default_name(study, dataset.digest, run_id)
     with (
         open_study(stores, name, study, dataset.digest) as opened,
-        log_file(stores.study_state(name) / "study.log"),
+        log_file(opened.state / LOG),
     ):
+        console = logged(console)
         console.say(report.plan(opened, estimate_size(opened.space, study)))
         tracker = StudyTracker.open(
             stores, name, config.to_dict(study), previous_parent=opened.previous_parent
         )
         return _tracked(opened, dataset, tracker, console)
+
+
+def _check(study: StudyConfig, dataset: Dataset) -> None:
+    """Refuse at once what every single trial would fail at."""
+    pick_device(study.device)
+    sizes = TrainConfig(split=study.split, train_size=study.train_size, val_size=study.val_size)
+    training_sample(sizes, dataset)
 
 
 def _tracked(
@@ -99,7 +116,7 @@ def _tracked(
         console.say(report.how_to_continue(opened.name))
         return None
     finally:
-        tracker.log_artifact(opened.stores.study_state(opened.name) / "study.log")
+        tracker.log_artifact(opened.state / LOG)
         tracker.finish(status)
 
 
@@ -118,15 +135,17 @@ def _search_and_publish(
     if result.ending == "interrupted":
         raise Stopped
     console.say(report.search(result))
-    selection = _select(opened, dataset, result, tracker, console)
+    selection = _select(opened, dataset, result, console)
     _log_search(opened, result, selection, tracker)
     console.say(report.choice(result, selection))
     final = final_config(opened, selection.candidate)
-    folder = opened.stores.study_state(opened.name) / "final" / _label(selection, final)
+    folder = opened.state / FINAL / _label(selection, final)
     console.say(f"training the candidate on the whole split, {opened.config.final_minutes:g} min")
-    trained = train_to_end(
-        final, dataset, folder, on_event=EventLog(tracker, console), stop=console.stop
+    training = tracker.open_training(
+        config.to_dict(final), folder / EPOCHS, name="final training", folder=FINAL
     )
+    with on_record(training, console) as on_event:
+        trained = train_to_end(final, dataset, folder, on_event=on_event, stop=console.stop)
     published = publish(
         trained,
         dataset,
@@ -184,23 +203,22 @@ def _log_data(study: StudyConfig, dataset: Dataset, tracker: StudyTracker) -> No
 
 
 def _select(
-    opened: OpenStudy,
-    dataset: Dataset,
-    result: StudyResult,
-    tracker: StudyTracker,
-    console: Console,
+    opened: OpenStudy, dataset: Dataset, result: StudyResult, console: Console
 ) -> Selection:
+    known = chosen.find(opened.history, result.trials)
+    if known is not None:
+        return known
     client = connect(opened.stores)
 
     def load_weights(record: TrialRecord) -> bytes:
         if record.run_id is None:
             raise StudyError(f"trial {record.number} has no run that could hold its model")
-        scratch = opened.stores.study_state(opened.name) / "weights"
+        scratch = opened.state / "weights"
         scratch.mkdir(parents=True, exist_ok=True)
         path = fetch_artifact(client, record.run_id, "model/weights.safetensors", scratch)
         return Path(path).read_bytes()
 
-    return select(
+    selection = select(
         result.trials,
         opened.config,
         opened.space,
@@ -208,6 +226,8 @@ def _select(
         load_weights,
         progress=console.progress,
     )
+    chosen.keep(opened.history, selection, result.trials)
+    return selection
 
 
 def _log_search(

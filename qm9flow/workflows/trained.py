@@ -1,7 +1,8 @@
 """One training from start to end, whatever happens in between.
 
 A folder holds its state: `checkpoint.safetensors` while it runs, then `weights.safetensors` and
-`trained.json`. Started again on the same folder it goes on, or answers at once if it had ended.
+`trained.json`; its epochs are in `epochs.jsonl`, for the run of every further start. Started again
+on the same folder it goes on, or answers at once if it had ended.
 """
 
 import json
@@ -14,11 +15,12 @@ from qm9flow import config
 from qm9flow.config import TrainConfig
 from qm9flow.data.store import Dataset
 from qm9flow.errors import CheckpointError, TrainingError
-from qm9flow.training.events import CheckpointReady, Event, Failed, Finished
+from qm9flow.training.events import CheckpointReady, Ending, Event, Failed, Finished, Verdict
 from qm9flow.training.fit import fit
 from qm9flow.workflows.console import Stopped
 
 CHECKPOINT = "checkpoint.safetensors"
+EPOCHS = "epochs.jsonl"
 WEIGHTS = "weights.safetensors"
 RECORD = "trained.json"
 
@@ -39,11 +41,11 @@ class Trained:
 
     train: TrainConfig
     weights: bytes
-    ending: str
+    ending: Ending
     epochs: int
     best_epoch: int
     best_metrics: dict[str, float]
-    verdict: str
+    verdict: Verdict
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -86,6 +88,29 @@ def _keep(folder: Path, trained: Trained) -> None:
     (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
+def _trained(train: TrainConfig, event: Finished) -> Trained:
+    return Trained(
+        train,
+        event.weights,
+        event.ending,
+        event.epochs,
+        event.best_epoch,
+        event.best_metrics,
+        event.verdict,
+    )
+
+
+def _end_of(trained: Trained) -> Finished:
+    return Finished(
+        trained.ending,
+        trained.epochs,
+        trained.best_epoch,
+        trained.best_metrics,
+        trained.weights,
+        trained.verdict,
+    )
+
+
 def train_to_end(
     train: TrainConfig,
     dataset: Dataset,
@@ -100,7 +125,7 @@ def train_to_end(
         train: What to train.
         dataset: QM9.
         folder: Keeps the state; made if missing.
-        on_event: Told every event but checkpoints.
+        on_event: Told every event but checkpoints; of a training that had ended, its end.
         stop: Asked after every epoch.
 
     Returns:
@@ -116,6 +141,7 @@ def train_to_end(
     if done is not None:
         if done.train != train:
             raise CheckpointError(f"{folder} holds another training; give this one another name")
+        on_event(_end_of(done))
         return done
     path = folder / CHECKPOINT
     stream = fit(train, dataset, checkpoint=path.read_bytes() if path.exists() else None)
@@ -130,15 +156,7 @@ def train_to_end(
         if isinstance(event, Failed):
             raise TrainingError(f"the training ended as {event.reason}: {event.message}")
         if isinstance(event, Finished):
-            trained = Trained(
-                train,
-                event.weights,
-                event.ending,
-                event.epochs,
-                event.best_epoch,
-                event.best_metrics,
-                event.verdict,
-            )
+            trained = _trained(train, event)
             _keep(folder, trained)
             return trained
     raise TrainingError("the training ended without saying how")

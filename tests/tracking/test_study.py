@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from mlflow import MlflowClient
 
 from qm9flow.errors import TrackingError
 from qm9flow.tracking import runs, tables
+from qm9flow.tracking.places import study_place
 from qm9flow.tracking.stores import Stores
 from qm9flow.tracking.study import StudyTracker
-from qm9flow.training.events import EpochEnded
+from qm9flow.training.events import EpochEnded, Finished
 
 MakeEpoch = Callable[..., EpochEnded]
 
@@ -21,14 +23,14 @@ MakeEpoch = Callable[..., EpochEnded]
 def reopened(stores: Stores, study: StudyTracker, previous: str | None = None) -> StudyTracker:
     """The study as its next start opens it."""
     return StudyTracker.open(
-        stores, study.study_name, {"n_trials": 6}, previous_parent=previous or study.parent_run_id
+        stores, study.place.name, {"n_trials": 6}, previous_parent=previous or study.parent_run_id
     )
 
 
 def test_parent_run_says_what_the_study_is(study: StudyTracker, client: MlflowClient) -> None:
     run = client.get_run(study.parent_run_id)
     assert run.info.status == "RUNNING"
-    assert run.info.run_name == study.study_name
+    assert run.info.run_name == study.place.name
     assert run.data.params == {
         "cfg.n_trials": "3",
         "cfg.model.hidden": "8",
@@ -147,12 +149,78 @@ def test_start_killed_while_it_moved_trials(
 def test_start_killed_before_the_study_knew_of_it_is_ended(
     study: StudyTracker, stores: Stores, client: MlflowClient
 ) -> None:
-    other = StudyTracker.open(stores, f"{study.study_name} too", {})
-    again = StudyTracker.open(stores, study.study_name, {})
+    other = StudyTracker.open(stores, f"{study.place.name} too", {})
+    again = StudyTracker.open(stores, study.place.name, {})
     assert client.get_run(study.parent_run_id).info.status == "KILLED"
     assert client.get_run(other.parent_run_id).info.status == "RUNNING"
     other.finish("FINISHED")
     again.finish("FINISHED")
+
+
+@pytest.mark.parametrize("name", ["mine", "two words"])
+def test_a_run_killed_before_qm9flow_began_is_ended(
+    stores: Stores, client: MlflowClient, name: str
+) -> None:
+    def made(study_name: str) -> str:
+        run = client.create_run("0", tags={"mlflow.project.entryPoint": "main"}).info.run_id
+        client.log_param(run, "study_name", shlex.quote(study_name))
+        return str(run)
+
+    of_it, of_another = made(name), made(f"{name} too")
+    study = StudyTracker.open(stores, name, {})
+    assert client.get_run(of_it).info.status == "KILLED"
+    assert client.get_run(of_another).info.status == "RUNNING"
+    study.finish("FINISHED")
+
+
+def test_a_training_by_itself_is_apart_from_a_study_of_its_name(
+    stores: Stores, client: MlflowClient
+) -> None:
+    training = StudyTracker.open(stores, "twins", {}, kind="training")
+    study = StudyTracker.open(stores, "twins", {})
+    assert client.get_run(training.parent_run_id).data.tags["training"] == "twins"
+    again = StudyTracker.open(stores, "twins", {}, kind="training")
+    assert client.get_run(training.parent_run_id).info.status == "KILLED"
+    assert runs.delete_study_runs(stores, "twins") == 1
+    assert client.get_run(again.parent_run_id).info.lifecycle_stage == "active"
+    for tracker in (study, again):
+        tracker.finish("FINISHED")
+
+
+def test_every_start_gets_all_epochs_of_a_training(
+    stores: Stores, client: MlflowClient, make_epoch: MakeEpoch, tmp_path: Path
+) -> None:
+    """The run of the first start is lost to a kill before anything was sent."""
+    spool = tmp_path / "epochs.jsonl"
+    first = StudyTracker.open(stores, "final", {})
+    training = first.open_training({"hidden": 8}, spool, name="final training", folder="final")
+    for epoch in (1, 2):
+        training.log(make_epoch(epoch))
+    second = StudyTracker.open(stores, "final", {}, previous_parent=first.parent_run_id)
+    training = second.open_training({"hidden": 8}, spool, name="final training", folder="final")
+    training.log(make_epoch(3))
+    end = Finished("max_epochs", 3, 3, make_epoch(3).metrics, b"", "healthy")
+    training.log(end)
+    training.finish("complete")
+    for tracker in (
+        second,
+        StudyTracker.open(stores, "final", {}, previous_parent=second.parent_run_id),
+    ):
+        if tracker is not second:  # the training had ended; only its end is told
+            training = tracker.open_training({}, spool, name="final training", folder="final")
+            training.log(end)
+            training.finish("complete")
+        run = client.get_run(tracker.parent_run_id)
+        history = client.get_metric_history(run.info.run_id, "final/val/score")
+        assert [point.step for point in history] == [1, 2, 3]
+        assert run.data.metrics["final/best/val/score"] == make_epoch(3).metrics["val/score"]
+        assert run.data.tags["verdict"] == "healthy"
+        assert run.data.tags["state"] == ("interrupted" if tracker is second else "running")
+        assert {item.path for item in client.list_artifacts(run.info.run_id, "final")} == {
+            "final/gradients.npz"
+        }
+        tracker.finish("FINISHED")
+    assert list((second.place.tensorboard / "final").glob("*tfevents*"))
 
 
 def test_runs_left_running_are_settled(
@@ -268,10 +336,10 @@ def test_deleted_study_is_gone(stores: Stores, client: MlflowClient, name: str) 
     study = StudyTracker.open(stores, name, {})
     trial = study.open_trial(0, {})
     other = StudyTracker.open(stores, f"{name} 2", {})
-    assert stores.study_tensorboard(name).is_dir()
+    assert study_place(stores, name).tensorboard.is_dir()
     assert runs.delete_study_runs(stores, name) == 2
     assert client.get_run(trial.run_id).info.lifecycle_stage == "deleted"
     assert client.get_run(other.parent_run_id).info.lifecycle_stage == "active"
-    assert not stores.study_tensorboard(name).exists()
+    assert not study_place(stores, name).tensorboard.exists()
     assert runs.delete_study_runs(stores, name) == 0
     other.finish("FINISHED")

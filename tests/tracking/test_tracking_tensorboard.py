@@ -28,7 +28,7 @@ def read(folder: Path) -> EventAccumulator:
 
 
 def folder_of(stores: Stores, study: StudyTracker, number: int) -> Path:
-    return stores.study_tensorboard(study.study_name) / f"{number:05d}"
+    return study.place.tensorboard / f"{number:05d}"
 
 
 def test_scalars_and_histograms_come_back(
@@ -92,7 +92,7 @@ def test_hparams_tab_lists_all_trials(
         trial.finish("complete" if number else "failed")
 
     multiplexer = plugin_event_multiplexer.EventMultiplexer()
-    multiplexer.AddRunsFromDirectory(str(stores.study_tensorboard(study.study_name)))
+    multiplexer.AddRunsFromDirectory(str(study.place.tensorboard))
     multiplexer.Reload()
     provider = data_provider.MultiplexerDataProvider(multiplexer, "logs")
     context = backend_context.Context(base_plugin.TBContext(data_provider=provider))

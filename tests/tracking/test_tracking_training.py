@@ -14,11 +14,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
-from qm9flow.tracking import trial as trial_module
+from qm9flow.tracking import training as training_module
 from qm9flow.tracking.runs import fetch_artifact, fetch_gradients
 from qm9flow.tracking.stores import Stores
 from qm9flow.tracking.study import StudyTracker
-from qm9flow.tracking.trial import TrialTracker
+from qm9flow.tracking.training import TrainingTracker
 from qm9flow.training.events import EpochEnded, Failed, Finished, Started
 
 MakeEpoch = Callable[..., EpochEnded]
@@ -58,8 +58,8 @@ def test_completed_trial_is_all_on_record(
     }
     expected = {
         "mlflow.parentRunId": study.parent_run_id,
-        "study": study.study_name,
-        "study_key": client.get_run(study.parent_run_id).data.tags["study_key"],
+        "study": study.place.name,
+        "key": study.place.key,
         "trial": "7",
         "state": "complete",
         "verdict": "healthy",
@@ -94,7 +94,7 @@ def test_git_commit_of_the_checkout_is_recorded(
     study: StudyTracker, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tags = client.get_run(study.open_trial(0, {}).run_id).data.tags
-    root = Path(trial_module.__file__).parents[2]
+    root = Path(training_module.__file__).parents[2]
     if (root / ".git").exists():
         assert len(tags["mlflow.source.git.commit"]) == 40
         assert tags["git_commit"].startswith(tags["mlflow.source.git.commit"])
@@ -138,7 +138,7 @@ def test_metrics_wait_for_the_flush_and_no_longer(
     trial = study.open_trial(0, {})
     trial.log(make_epoch(1))
     assert steps(client, trial.run_id, "val/score") == []
-    monkeypatch.setattr(trial_module, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(training_module, "FLUSH_SECONDS", 0.0)
     trial.log(make_epoch(2))
     assert steps(client, trial.run_id, "val/score") == [1, 2]
     trial.finish("complete")
@@ -174,11 +174,11 @@ def test_killed_trial_goes_on_without_gap_or_double(
     first = study.open_trial(3, PARAMETERS)
     for epoch in (1, 2):
         first.log(make_epoch(epoch))
-    monkeypatch.setattr(trial_module, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(training_module, "FLUSH_SECONDS", 0.0)
     first.log(make_epoch(3))
-    monkeypatch.setattr(trial_module, "FLUSH_SECONDS", 1e9)
+    monkeypatch.setattr(training_module, "FLUSH_SECONDS", 1e9)
     first.log(make_epoch(4, is_best=False))  # neither sent nor in any checkpoint that follows
-    spool = stores.study_state(study.study_name) / "epochs" / "00003.jsonl"
+    spool = study.place.state / "epochs" / "00003.jsonl"
     with spool.open("ab") as file:
         file.write(b'{"epoch": 99, "time_ms": 1, "metr')
     del first
@@ -320,7 +320,7 @@ def test_trial_without_a_run_still_writes_tensorboard(
     trial.set_tags({"a": 1})
     trial.finish("complete")
     assert study.errors == 1
-    folder = stores.study_tensorboard(study.study_name) / "00000"
+    folder = study.place.tensorboard / "00000"
     assert len(list(folder.iterdir())) == 1
 
 
@@ -336,7 +336,7 @@ def test_full_disk_keeps_the_epoch_for_the_next_write(
         patched.setattr(Path, "open", full)
         trial.log(make_epoch(1))
     trial.log(make_epoch(2))
-    spool = stores.study_state(study.study_name) / "epochs" / "00000.jsonl"
+    spool = study.place.state / "epochs" / "00000.jsonl"
     assert [json.loads(line)["epoch"] for line in spool.read_text().splitlines()] == [1, 2]
     trial.finish("complete")
 
@@ -357,7 +357,7 @@ def test_model_can_be_deleted(study: StudyTracker, client: MlflowClient) -> None
 def test_heat_map_of_a_healthy_trial_on_request(
     study: StudyTracker, client: MlflowClient, make_epoch: MakeEpoch
 ) -> None:
-    trial: TrialTracker = study.open_trial(0, {})
+    trial: TrainingTracker = study.open_trial(0, {})
     trial.log(make_epoch(1))
     trial.finish("complete")
     assert "gradients.png" not in names(client, trial.run_id)

@@ -6,7 +6,8 @@ from typing import Any
 import optuna
 from mlflow.entities import Run
 
-from qm9flow.tracking.runs import find_study_runs
+from qm9flow.tracking.places import study_place
+from qm9flow.tracking.runs import find_runs
 from qm9flow.tracking.stores import Stores, connect, find_experiment
 from qm9flow.tuning.records import TrialRecord, show_study
 
@@ -16,7 +17,7 @@ STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 def runs_of(stores: Stores, name: str = "demo") -> tuple[list[Run], dict[int, Run]]:
     """Parents of a study, and its trials' runs by number; each number has one run."""
     client = connect(stores)
-    runs = find_study_runs(client, find_experiment(client, stores), name)
+    runs = find_runs(client, find_experiment(client, stores), study_place(stores, name))
     parents = [run for run in runs if run.data.tags["kind"] == "study"]
     trials = [run for run in runs if run.data.tags["kind"] == "trial"]
     counts = Counter(run.data.tags["trial"] for run in trials)
@@ -62,7 +63,7 @@ def check_ended(stores: Stores, n_trials: int, name: str = "demo") -> tuple[Tria
         assert has_model == (trial.state == "complete")
         if trial.state == "complete":
             assert run.data.metrics["best/val/score"] == trial.score
-    left = stores.study_state(name)
+    left = study_place(stores, name).state
     assert not list((left / "checkpoints").glob("*"))
     assert not list(left.glob("**/*.part"))
     return study.trials

@@ -15,7 +15,8 @@ import pytest
 
 from qm9flow.errors import StudyBusyError, StudyError
 from qm9flow.tuning import lease as lease_module
-from qm9flow.tuning.lease import STALE_SECONDS, Holder, Lease
+from qm9flow.tuning.lease import Lease
+from qm9flow.tuning.locks import STALE_SECONDS, Holder
 
 HOLD = """
 import sys, time

@@ -10,6 +10,7 @@ from small_study import TINY, small_config, stores_at
 
 from qm9flow.config import StudyConfig
 from qm9flow.errors import StudyBusyError, StudyError
+from qm9flow.tracking.places import study_place
 from qm9flow.tracking.stores import Stores
 from qm9flow.tuning.records import TrialRecord, delete_study, list_studies, show_study
 from qm9flow.tuning.retention import displaced, estimate_size
@@ -39,9 +40,9 @@ def test_studies_are_listed_shown_and_deleted(tmp_path):
     shown = show_study(stores, "one")
     assert shown.config == small_config(n_trials=7)
     assert (shown.counts, shown.best, shown.trials, shown.holder) == ({}, None, (), None)
-    assert delete_study(stores, "one") == 0
+    assert delete_study(stores, "one") == (0, 0)
     assert [study.name for study in list_studies(stores)] == ["two"]
-    assert not stores.study_state("one").exists()
+    assert not study_place(stores, "one").state.exists()
     with pytest.raises(StudyError, match="there are foreign, two"):
         delete_study(stores, "one")
 

@@ -159,10 +159,6 @@ def test_a_killed_study_goes_on(tmp_path: Path) -> None:
     done = project(tmp_path, **parameters)
     assert done.returncode == 0, done.stdout + done.stderr
     parents, nested = runs_of(tmp_path)
-    # A start that was killed before qm9flow began has left a run that only `mlflow run` knew of.
-    strays = [run for run in parents if "study" not in run.data.tags]
-    assert not any(run.data.metrics or "cfg.n_trials" in run.data.params for run in strays)
-    parents = [run for run in parents if "study" in run.data.tags]
     newest = max(parents, key=lambda run: run.info.start_time)
     assert {run.data.tags["mlflow.parentRunId"] for run in nested} == {newest.info.run_id}
     assert "RUNNING" not in {run.info.status for run in parents + nested}

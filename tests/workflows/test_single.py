@@ -1,0 +1,121 @@
+"""One training on record, in this process and as a command that is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from qm9flow.config import MPNNConfig, StudyConfig, TrainConfig
+from qm9flow.errors import ConfigError, StudyBusyError
+from qm9flow.tracking.places import training_place
+from qm9flow.tracking.stores import resolve_stores
+from qm9flow.tuning.locks import FileLock
+from qm9flow.workflows.console import Console
+from qm9flow.workflows.single import run_training
+from qm9flow.workflows.study import run_study
+
+TINY = TrainConfig(
+    model=MPNNConfig(conv_layers=1, fc_layers=1, hidden=4, edge_width=4, radial=4),
+    train_size=64,
+    val_size=32,
+    batch_size=16,
+    max_epochs=3,
+    device="cpu",
+    threads=1,
+)
+QUIET = Console(say=lambda text: None)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of the user's."""
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def runs() -> list[Run]:
+    """All runs, the newest first."""
+    found = MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db").search_runs(["0"])
+    return sorted(found, key=lambda run: -run.info.start_time)
+
+
+def test_a_training_leaves_curves_gradients_and_its_log(here: Path) -> None:
+    assert run_training(TINY, QUIET, name="mine") is not None
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["kind"] == "training"
+    assert run.data.tags["state"] == "complete"
+    assert run.data.metrics["best/val/score"] <= run.data.metrics["val/score"]
+    client = MlflowClient(f"sqlite:///{here}/mlflow.db")
+    files = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert {"config.json", "gradients.npz", "model", "train.log"} <= files
+    assert list((here / "mlruns" / "tensorboard" / "trainings" / "mine").glob("*tfevents*"))
+    assert "epoch 3" in (here / "mlruns/state/trainings/mine/train.log").read_text()
+    with (
+        FileLock("another", training_place(resolve_stores(), "mine").state / "lock"),
+        pytest.raises(StudyBusyError, match="training 'mine' is being run by process"),
+    ):
+        run_training(TINY, QUIET, name="mine")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"train_size": 200_000}, "200"),
+        ({"val_size": 100_000}, "val_size"),
+        ({"device": "cuda"}, "GPU"),
+    ],
+)
+def test_what_every_trial_would_fail_at_is_refused_before(
+    here: Path, changes: dict[str, object], named: str
+) -> None:
+    import torch
+
+    if "device" in changes and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ConfigError, match=named):
+        run_study(StudyConfig(**{"n_trials": 1, **changes}), QUIET)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=named):
+        run_training(TrainConfig(**changes), QUIET)  # type: ignore[arg-type]
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", "it's", 'a"b', "a\nb", "a`b", "x" * 300])
+def test_names_that_stores_cannot_search_for_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="study_name"):
+        StudyConfig(study_name=name)
+    if name:
+        with pytest.raises(ConfigError, match="name"):
+            run_training(TINY, QUIET, name=name)
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_and_leaves_no_run_behind(here: Path) -> None:
+    words = [sys.executable, "-m", "qm9flow", "train", "--name", "killed", "--device", "cpu"]
+    words += ["--train-size", "4000", "--epochs", "3", "--threads", "1"]
+    process = subprocess.Popen(words, start_new_session=True)
+    checkpoint = here / "mlruns/state/trainings/killed/checkpoint.safetensors"
+    deadline = time.monotonic() + 200
+    while not checkpoint.exists():
+        assert process.poll() is None, "the training ended before its first checkpoint"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert [run.info.status for run in runs()] == ["RUNNING"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1:" not in done.stdout
+    newest, killed = runs()
+    assert (newest.info.status, killed.info.status) == ("FINISHED", "KILLED")
+    client = MlflowClient(f"sqlite:///{here}/mlflow.db")
+    history = client.get_metric_history(newest.info.run_id, "val/score")
+    assert [point.step for point in history] == [1, 2, 3]
