@@ -242,7 +242,10 @@ def test_several_slots(stores, dataset):
     config = small_config(n_trials=5)
     first = run_study(stores, dataset, config, executor=worker, stop=stop_after(6))
     assert first.ending == "interrupted"
-    assert first.counts["running"] >= 2  # the third slot may be between two trials
+    # One trial a slot: two were in work at the stop, and the third too unless halving ended it.
+    assert sum(first.counts.values()) == 3
+    assert first.counts["running"] + first.counts.get("pruned", 0) == 3
+    assert first.counts["running"] >= 2
     worker = Wrapped(dataset, slots=3)
     result = run_study(stores, dataset, config, executor=worker)
     assert len(set(worker.started)) == len(worker.started)
