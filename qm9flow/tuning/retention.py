@@ -16,6 +16,12 @@ from qm9flow.tuning.spaces import Space, to_train_config
 SAMPLED_POINTS = 48
 """Networks that are built, without memory, to estimate their mean size."""
 
+BYTES_A_STUDY = 7_500_000
+"""Empty databases, figures and their page, tables and logs."""
+
+FINAL_COPIES = 8
+"""How often the final network is kept, in weights: in its state, its bundles and their graphs."""
+
 BYTES_A_TRIAL = 60_000
 """Run, parameters, tags, pictures and files of one trial, models apart."""
 
@@ -47,7 +53,7 @@ class SizeEstimate:
 
     Attributes:
         models: Weights of completed trials, if all of them completed.
-        records: Everything else, if all of them ran to the end.
+        records: Everything else, if all of them ran to the end, with the final network.
         largest_model: Weights of the largest network that was drawn.
     """
 
@@ -57,12 +63,12 @@ class SizeEstimate:
 
     @property
     def total(self) -> int:
-        """All of it: an upper bound for the mean study, since pruned trials leave no model."""
+        """All of it; pruned trials leave no model, so that most studies take less."""
         return self.models + self.records
 
 
 def estimate_size(space: Space, config: StudyConfig) -> SizeEstimate:
-    """How much room a study will take at most.
+    """How much room a study will take, about.
 
     Args:
         space: What is searched.
@@ -73,8 +79,10 @@ def estimate_size(space: Space, config: StudyConfig) -> SizeEstimate:
     """
     sizes = _model_sizes(space, config)
     models = min(config.n_trials, config.keep_models or config.n_trials)
+    mean = sum(sizes) / len(sizes)
     records = config.n_trials * (BYTES_A_TRIAL + config.max_epochs * BYTES_AN_EPOCH)
-    return SizeEstimate(round(models * sum(sizes) / len(sizes)), records, max(sizes))
+    records += BYTES_A_STUDY + round(FINAL_COPIES * mean)
+    return SizeEstimate(round(models * mean), records, max(sizes))
 
 
 def _model_sizes(space: Space, config: StudyConfig) -> list[int]:
