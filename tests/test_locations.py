@@ -40,3 +40,16 @@ def test_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert locations.cache_folder() == tmp_path
     monkeypatch.delenv("QM9FLOW_CACHE")
     assert locations.cache_folder().name == "qm9flow"
+
+
+def test_a_users_path_is_taken_from_where_the_user_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    assert locations.callers_path(Path("my.toml")) == tmp_path / "project" / "my.toml"
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    assert locations.callers_path(Path("my.toml")) == tmp_path / "my.toml"
+    assert locations.callers_path(Path("/etc/my.toml")) == Path("/etc/my.toml")
