@@ -29,6 +29,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
         "qm9flow.units",
         "qm9flow.errors",
         "qm9flow.locations",
+        "qm9flow.files",
     ),
 )
 """Highest first; rooms of one line are siblings that do not import each other."""

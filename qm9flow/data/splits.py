@@ -6,6 +6,7 @@ that any two models can be compared on molecules that neither was trained on.
 """
 
 import hashlib
+import io
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from qm9flow.config import SplitName
 from qm9flow.data.source import N_MOLECULES
 from qm9flow.errors import ConfigError, DataError
+from qm9flow.files import replace_file
 
 Indices = npt.NDArray[np.int64]
 
@@ -118,19 +120,18 @@ def save(split: Split, path: Path) -> None:
     Raises:
         DataError: The place cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    content = io.BytesIO()
+    np.savez(
+        content,
+        train=split.train,
+        validation=split.validation,
+        test=split.test,
+        name=np.array(split.name),
+        seed=np.array(split.seed),
+        digest=np.array(split.digest),
+    )
     try:
-        with temporary.open("wb") as file:
-            np.savez(
-                file,
-                train=split.train,
-                validation=split.validation,
-                test=split.test,
-                name=np.array(split.name),
-                seed=np.array(split.seed),
-                digest=np.array(split.digest),
-            )
-        temporary.replace(path)
+        replace_file(path, content.getvalue())
     except OSError as error:
         raise DataError(f"cannot write the split to {path}: {error}") from error
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qm9flow.files import PART, replace_file
 from qm9flow.training.events import EpochEnded, Verdict
 
 
@@ -68,7 +69,7 @@ class CheckpointFolder:
             OSError: The disk is full or cannot be written.
         """
         self.save_tally(number, tally)
-        _replace(self._blob(number), blob)
+        replace_file(self._blob(number), blob)
 
     def save_tally(self, number: int, tally: Tally) -> None:
         """Keep a trial's newest tally.
@@ -83,7 +84,7 @@ class CheckpointFolder:
             OSError: The disk is full or cannot be written.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        _replace(self._tally(number), json.dumps(asdict(tally)).encode())
+        replace_file(self._tally(number), json.dumps(asdict(tally)).encode())
 
     def load(self, number: int) -> tuple[bytes | None, Tally]:
         """A trial's newest checkpoint and tally.
@@ -112,7 +113,7 @@ class CheckpointFolder:
         """
         for path in (self._blob(number), self._tally(number)):
             path.unlink(missing_ok=True)
-            _temporary(path).unlink(missing_ok=True)
+            path.with_name(path.name + PART).unlink(missing_ok=True)
 
     def keep_only(self, numbers: set[int]) -> None:
         """Remove what is kept of all other trials.
@@ -132,13 +133,3 @@ class CheckpointFolder:
 
     def _tally(self, number: int) -> Path:
         return self._folder / f"{number:05d}.json"
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = _temporary(path)
-    temporary.write_bytes(content)
-    temporary.replace(path)

@@ -6,7 +6,6 @@ on the same folder it goes on, or answers at once if it had ended.
 """
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from qm9flow import config
 from qm9flow.config import TrainConfig
 from qm9flow.data.store import Dataset
 from qm9flow.errors import CheckpointError, TrainingError
+from qm9flow.files import replace_file
 from qm9flow.training.events import CheckpointReady, Ending, Event, Failed, Finished, Verdict
 from qm9flow.training.fit import fit
 from qm9flow.workflows.console import Stopped
@@ -46,21 +46,6 @@ class Trained:
     best_epoch: int
     best_metrics: dict[str, float]
     verdict: Verdict
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write under a temporary name, then rename: a reader sees the old or the new, never half.
-
-    Args:
-        path: The file; its folder exists.
-        content: All of it.
-    """
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def load_trained(folder: Path) -> Trained | None:
