@@ -22,6 +22,7 @@ from qm9flow.release.bundle import read_bundle, write_bundle
 from qm9flow.release.export import Parity
 from qm9flow.release.record import BundleRecord
 from qm9flow.tracking import provenance
+from qm9flow.tracking.study import StudyTracker
 from qm9flow.training.device import pick_device
 from qm9flow.training.metrics import all_targets, learned_scale, training_codec, training_sample
 from qm9flow.training.predict import predict
@@ -153,6 +154,18 @@ def publish(
 
 def _digest(weights: bytes) -> str:
     return hashlib.sha256(weights).hexdigest()[:12]
+
+
+def put_on_record(published: Published, tracker: StudyTracker) -> None:
+    """Log what came out to the run that made the version.
+
+    Args:
+        published: The version and its errors.
+        tracker: Of the run.
+    """
+    tracker.log_metrics(published.metrics)
+    tracker.set_tags({"model_version": published.version.number, "alias": published.alias})
+    tracker.log_table(published.test.rows_as_dicts(), "test_errors")
 
 
 def load_network(trained: Trained, dataset: Dataset) -> PropertyModel:

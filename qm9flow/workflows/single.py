@@ -20,7 +20,7 @@ from qm9flow.training.metrics import training_sample
 from qm9flow.tuning.locks import FileLock
 from qm9flow.workflows.console import Console, Stopped
 from qm9flow.workflows.journal import log_file, logged, on_record
-from qm9flow.workflows.publish import Published, publish
+from qm9flow.workflows.publish import Published, publish, put_on_record
 from qm9flow.workflows.trained import EPOCHS, WEIGHTS, Trained, train_to_end
 
 LOG = "train.log"
@@ -133,7 +133,7 @@ def run_training(
                     tracking_uri=stores.tracking_uri,
                     console=console,
                 )
-                tracker.log_metrics(published.metrics)
+                put_on_record(published, tracker)
                 console.say(f"{published.table()}\n\n{published.verdict()}")
             status = "FINISHED"
             return trained, published

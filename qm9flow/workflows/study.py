@@ -31,7 +31,7 @@ from qm9flow.tuning.study import OpenStudy, default_name, open_study
 from qm9flow.workflows import report
 from qm9flow.workflows.console import Console, Stopped
 from qm9flow.workflows.journal import log_file, logged, on_record
-from qm9flow.workflows.publish import Published, publish
+from qm9flow.workflows.publish import Published, publish, put_on_record
 from qm9flow.workflows.trained import EPOCHS, Trained, train_to_end
 
 FINAL_EPOCHS = 300
@@ -155,9 +155,7 @@ def _search_and_publish(
         tracking_uri=opened.stores.tracking_uri,
         console=console,
     )
-    tracker.log_metrics(published.metrics)
-    tracker.set_tags({"model_version": published.version.number, "alias": published.alias})
-    tracker.log_table(published.test.rows_as_dicts(), "test_errors")
+    put_on_record(published, tracker)
     return StudyOutcome(result, selection, trained, published)
 
 
