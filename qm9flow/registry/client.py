@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+import sqlalchemy.exc
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
@@ -19,6 +20,7 @@ from mlflow.exceptions import MlflowException
 
 from qm9flow import locations
 from qm9flow.errors import RegistryError
+from qm9flow.registry.database import check_database, explain
 
 logger = logging.getLogger(__name__)
 
@@ -73,10 +75,11 @@ class Connection:
         for wait_s in (*WAITS_S, None):
             try:
                 return function()
-            except MlflowException as error:
-                if error.error_code != "TEMPORARILY_UNAVAILABLE" or wait_s is None:
-                    message = str(error).splitlines()[0]
-                    raise RegistryError(f"{what} failed in {self.uri}: {message}") from error
+            except (MlflowException, sqlalchemy.exc.SQLAlchemyError) as error:
+                if not _is_busy(error) or wait_s is None:
+                    database = locations.sqlite_file(self.uri)
+                    message = explain(error, f"{what} failed in {self.uri}", database)
+                    raise RegistryError(message) from error
                 logger.warning("%s: the store is busy, trying again in %s s", what, wait_s)
                 time.sleep(wait_s)
         raise AssertionError("the last try returns or raises")
@@ -148,10 +151,17 @@ def connect(tracking_uri: str | None = None) -> Connection:
     """
     uri = locations.tracking_uri(tracking_uri)
     database = locations.sqlite_file(uri)
-    if database is not None and not database.exists():
-        # MLflow would make an empty database and find nothing in it.
-        raise RegistryError(f"there is no store {database}; {START_HINT}")
+    if database is not None:
+        if not database.exists():
+            # MLflow would make an empty database and find nothing in it.
+            raise RegistryError(f"there is no store {database}; {START_HINT}")
+        if complaint := check_database(database):
+            raise RegistryError(complaint)
     return _open(uri)
+
+
+def _is_busy(error: Exception) -> bool:
+    return isinstance(error, MlflowException) and error.error_code == "TEMPORARILY_UNAVAILABLE"
 
 
 def _refuse_silent_server(uri: str) -> None:

@@ -9,25 +9,23 @@ current folder.
 
 import os
 import re
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import sqlalchemy.exc
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from qm9flow import locations
 from qm9flow.errors import TrackingError
+from qm9flow.registry import database
 
 DEFAULT_EXPERIMENT_ID = "0"
 """MLflow's experiment "Default"."""
 
-STORE_ERRORS = (MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError)
+STORE_ERRORS = database.STORE_ERRORS
 """What a store raises when it cannot be reached or refuses (network errors are `OSError`)."""
 
 
@@ -106,11 +104,12 @@ def _is_server(uri: str) -> bool:
 
 
 @contextmanager
-def store_errors(what: str) -> Iterator[None]:
+def store_errors(what: str, path: Path | None = None) -> Iterator[None]:
     """Turn whatever a store raises into a `TrackingError`.
 
     Args:
         what: What is being done, for the message.
+        path: The store's SQLite file, if it may be what is wrong.
 
     Yields:
         Nothing.
@@ -121,14 +120,15 @@ def store_errors(what: str) -> Iterator[None]:
     try:
         yield
     except STORE_ERRORS as error:
-        raise TrackingError(f"cannot {what}: {error}") from error
+        raise TrackingError(database.explain(error, f"cannot {what}", path)) from error
 
 
 def connect(stores: Stores) -> MlflowClient:
     """Open MLflow's store, creating a database that does not exist yet.
 
     A database made here gets `<base>/<experiment>` as its artifact folder: MLflow itself would
-    take `mlruns` of the current folder, which under `mlflow run` is the project's.
+    take `mlruns` of the current folder, which under `mlflow run` is the project's. It appears
+    under its name when it is complete: a kill leaves none.
 
     Args:
         stores: The addresses.
@@ -142,27 +142,26 @@ def connect(stores: Stores) -> MlflowClient:
     # A server's client prints links to stdout at the end of each run, into `--json` answers.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    with store_errors(f"open the tracking store {stores.tracking_uri}"):
+    path = sqlite_path(stores.tracking_uri)
+    with store_errors(f"open the tracking store {stores.tracking_uri}", path):
         if not _is_server(stores.tracking_uri):
             stores.base.mkdir(parents=True, exist_ok=True)
-            _probe(stores.tracking_uri)
+            if path is not None:
+                _provide(path, stores.base)
             SqlAlchemyStore(stores.tracking_uri, str(stores.base))
         return MlflowClient(tracking_uri=stores.tracking_uri)
 
 
-def _probe(uri: str) -> None:
-    """Ask SQLite itself first: MLflow repeats a hopeless opening for the better part of an hour."""
-    path = sqlite_path(uri)
-    if path is None:
-        return
-    try:
-        with closing(sqlite3.connect(path, timeout=20.0)) as database:
-            database.execute("PRAGMA schema_version").fetchone()
-    except sqlite3.Error as error:
-        raise TrackingError(
-            f"{path} cannot be used as MLflow's database: {error}; check the path, its rights and "
-            "the disk, or name another database in MLFLOW_TRACKING_URI"
-        ) from error
+def _provide(path: Path, base: Path) -> None:
+    """Make sure that there is a database that can be written to."""
+
+    def fill(made: Path) -> None:
+        SqlAlchemyStore(f"sqlite:///{made}", str(base)).engine.dispose()
+
+    if not path.exists() and (complaint := database.make_database(path, fill)):
+        raise TrackingError(complaint)
+    if complaint := database.check_database(path):
+        raise TrackingError(complaint)
     if not os.access(path, os.W_OK):
         raise TrackingError(f"MLflow's database {path} is read-only for this user")
 

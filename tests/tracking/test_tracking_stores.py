@@ -1,7 +1,11 @@
 import json
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -78,6 +82,54 @@ def test_what_is_no_database_is_refused_at_once(tmp_path: Path) -> None:
     )
     with pytest.raises(TrackingError, match=r"mlflow\.db cannot be used"):
         connect(stores)
+
+
+@pytest.mark.parametrize("lost", ["the version", "a table"])
+def test_half_made_database_is_said_to_be_one(stores: Stores, tmp_path: Path, lost: str) -> None:
+    path = tmp_path / "mlflow.db"
+    shutil.copy(stores.base.parent / "mlflow.db", path)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("delete from alembic_version")
+        if lost == "a table":
+            database.execute("drop table webhook_events")
+        database.commit()
+    if lost == "the version":
+        message = "out-of-date database schema"  # MLflow's own words, in one line
+    else:
+        message = r"mlflow\.db cannot be used .*incomplete.*killed.*move it away"
+    with pytest.raises(TrackingError, match=message) as caught:
+        connect(Stores(f"sqlite:///{path}", "", tmp_path / "tb", tmp_path / "m" / "state"))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.slow
+def test_killed_while_mlflow_makes_its_database(stores_in: Path) -> None:
+    code = "from qm9flow.tracking.stores import *; connect(resolve_stores())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not any(path.stat().st_size > 200_000 for path in stores_in.glob(".mlflow.db-*/*.db")):
+        assert process.poll() is None, "it was made before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (stores_in / "mlflow.db").exists()
+    (half,) = stores_in.glob(".mlflow.db-*/mlflow.db")
+    with closing(sqlite3.connect(half)) as database:
+        (tables,) = database.execute("select count(*) from sqlite_master").fetchone()
+    assert tables > 0
+
+    stores = resolve_stores()
+    client = connect(stores)
+    location = client.get_experiment("0").artifact_location
+    assert location == str(stores.base / "0")
+    run = client.create_run("0")
+    assert connect(stores).get_run(run.info.run_id).info.status == "RUNNING"
 
 
 def test_named_experiment_is_made_beside_the_database(
