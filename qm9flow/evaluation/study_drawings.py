@@ -28,6 +28,9 @@ _FINE_STEPS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
 _LABELLED = 8
 """Trials whose numbers are written beside their points, at most."""
 
+_CROWD = 40
+"""Trials from which on points at the same few values hide each other."""
+
 
 def new_figure(width: float, height: float, title: str) -> Figure:
     """An empty figure.
@@ -293,12 +296,13 @@ def draw_slices(trials: Sequence[TrialRecord], axes: Sequence[Axis], title: str)
     figure = new_figure(4.0 * columns + 0.8, 3.1 * rows + 0.6, title)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     norm = Normalize(0, max(1, *(trial.number for trial in everyone)))
+    spread = 0.3 if len(everyone) >= _CROWD else 0.0
     image = None
     for index, axis in enumerate(axes):
         plot = grid[index // columns][index % columns]
         for group, hollow in ((pruned, True), (complete, False)):
             held = [trial for trial in group if axis.name in trial.params]
-            x = [_slice_x(axis, trial) for trial in held]
+            x = [_slice_x(axis, trial, spread) for trial in held]
             points: dict[str, Any] = {"s": 26, "zorder": 2 if hollow else 3}
             if hollow:
                 plot.scatter(x, _scores(held), c="none", edgecolors="0.6", **points)
@@ -313,34 +317,47 @@ def draw_slices(trials: Sequence[TrialRecord], axes: Sequence[Axis], title: str)
         grid[unused // columns][unused % columns].set_visible(False)
     _scale(grid[0][0], "y", _scores(everyone))
     if image is not None:
-        figure.colorbar(image, ax=grid, label="trial (grey rings: pruned)", shrink=0.8)
+        bar = figure.colorbar(image, ax=grid, label="trial (grey rings: pruned)", shrink=0.8)
+        bar.locator = MaxNLocator(integer=True)
+        bar.update_ticks()
     return figure
 
 
-def _slice_x(axis: Axis, trial: TrialRecord) -> float:
-    """The value; where there are few of them, moved a little so that points do not hide others."""
+def _has_columns(axis: Axis) -> bool:
+    """Whether an axis holds so few values that each has a column of its own."""
+    return axis.kind == "choice" or (
+        axis.kind == "linear" and axis.is_integer and axis.high - axis.low <= 12
+    )
+
+
+def _slice_x(axis: Axis, trial: TrialRecord, spread: float) -> float:
+    """The value; a crowd in a column is spread a little, so that points do not hide others."""
     value = trial.params[axis.name]
-    shift = 0.3 * ((0.618034 * trial.number) % 1.0 - 0.5)
     if axis.kind == "choice":
-        return (axis.options.index(str(value)) if str(value) in axis.options else 0) + shift
-    if axis.kind == "linear" and axis.is_integer and axis.high - axis.low <= 12:
-        return float(value) + shift
+        value = axis.options.index(str(value)) if str(value) in axis.options else 0
+    if _has_columns(axis):
+        return float(value) + spread * ((0.618034 * trial.number) % 1.0 - 0.5)
     return float(value)
 
 
 def _slice_axis(plot: Axes, axis: Axis) -> None:
+    """Name, numbers and ends: the whole range that is searched, wherever the points lie."""
     plot.set_xlabel(axis.name)
     plot.grid(alpha=0.25)
-    if axis.kind == "choice":
-        plot.set_xticks(range(len(axis.options)), axis.options)
-        return
     if axis.kind == "log":
         plot.set_xscale("log")
         plot.xaxis.set_major_locator(LogLocator(base=_base(axis)))
         plot.xaxis.set_minor_formatter(NullFormatter())
         plot.xaxis.set_major_formatter(FuncFormatter(_plain))
+        margin = max(1.05, (axis.high / axis.low) ** 0.04)
+        plot.set_xlim(axis.low / margin, axis.high * margin)
+        return
+    if axis.kind == "choice":
+        plot.set_xticks(range(len(axis.options)), axis.options)
     elif axis.is_integer:
         plot.xaxis.set_major_locator(MaxNLocator(integer=True))
+    width = 0.5 if _has_columns(axis) else 0.04 * (axis.high - axis.low) or 0.5
+    plot.set_xlim(axis.low - width, axis.high + width)
 
 
 def draw_pareto(
@@ -394,6 +411,7 @@ def draw_pareto(
         plot.grid(alpha=0.25)
         bar = figure.colorbar(points, ax=plot, label=colour_label)
         _number(bar.ax.yaxis, list(colour))
+    panels[0].margins(x=0.1, y=0.08)
     _label_best(panels[0], known, speeds, scores, is_member)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=9, loc="outside lower center", frameon=False)
@@ -408,11 +426,11 @@ def _label_best(
     is_member: npt.NDArray[np.bool_],
 ) -> None:
     chosen = [index for index in np.argsort(y) if is_member[index]][:_LABELLED]
-    for rank, index in enumerate(chosen):
+    for index in chosen:
         plot.annotate(
             str(trials[index].number),
             (x[index], y[index]),
-            xytext=(7, 5) if rank % 2 == 0 else (-17, -12),
+            xytext=(6, -12),
             textcoords="offset points",
             fontsize=8,
         )

@@ -6,16 +6,17 @@ from unittest.mock import create_autospec
 import numpy as np
 import optuna
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from qm9flow.errors import StudyError
-from qm9flow.evaluation.study_drawings import count_endings
+from qm9flow.evaluation.study_drawings import count_endings, draw_slices
 from qm9flow.evaluation.study_plots import log_study_figures, write_study_figures
 from qm9flow.tracking.stores import Stores
 from qm9flow.tracking.study import StudyTracker
-from qm9flow.tuning.plots import picture
+from qm9flow.tuning.plots import Axis, picture
 from qm9flow.tuning.records import TrialRecord
 
 SPACE = {
@@ -149,6 +150,42 @@ def test_few_trials_are_drawn_as_far_as_they_go(
     assert len(figures.files) == 6 - len(missing) + 1
     page = (tmp_path / "out" / "study.html").read_text()
     assert ("Not drawn" in page) == bool(missing)
+
+
+@pytest.mark.parametrize("n_trials", [1, 4, 200])
+def test_whole_numbers_are_drawn_at_whole_numbers(n_trials: int) -> None:
+    trials = [
+        TrialRecord(
+            number,
+            "complete",
+            {"layers": 1 + number % 3, "hidden": 2 ** (1 + number % 7), "loss": "mae"},
+            score=0.1 + 0.01 * number,
+        )
+        for number in range(n_trials)
+    ]
+    axes = [
+        Axis("layers", "linear", 1.0, 3.0, is_integer=True),
+        Axis("hidden", "log", 2.0, 128.0, is_integer=True),
+        Axis("loss", "choice", 0.0, 1.0, is_integer=True, options=("rmse", "mae")),
+    ]
+    figure = draw_slices(trials, axes, "slices")
+    assert isinstance(figure, Figure)
+    figure.draw_without_rendering()
+    layers, hidden, loss, bar = figure.axes
+    crowd = 0.151 if n_trials == 200 else 0.0
+    for plot, wanted in (
+        (layers, [trial.params["layers"] for trial in trials]),
+        (hidden, [trial.params["hidden"] for trial in trials]),
+        (loss, [1.0] * n_trials),
+    ):
+        x = np.concatenate([np.asarray(points.get_offsets()) for points in plot.collections])[:, 0]
+        assert np.abs(x - wanted).max() <= (0.0 if plot is hidden else crowd)
+        low, high = plot.get_xlim()
+        assert low < x.min()
+        assert x.max() < high
+    shown = [tick for tick in layers.get_xticks() if 0.5 < tick < 3.5]
+    assert shown == [1.0, 2.0, 3.0]
+    assert all(float(tick).is_integer() for tick in bar.get_yticks())
 
 
 def test_unknown_study_is_refused(tmp_path: Path) -> None:
