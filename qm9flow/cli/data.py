@@ -69,7 +69,7 @@ def prepare(cache: Path | None, force: bool, as_json: bool) -> None:
 @click.option("--verify", is_flag=True, help="Compare every byte of the cache with its hashes.")
 @json_option
 def info(cache: Path | None, split_seed: int, verify: bool, as_json: bool) -> None:
-    """Counts, units, ranges, splits, citation and licence.
+    """Counts, units, ranges, splits, citation and licences.
 
     \b
     Example:

@@ -12,7 +12,7 @@ from qm9flow.elements import ELEMENTS
 
 
 def describe(dataset: Dataset, split_seed: int = 0) -> dict[str, Any]:
-    """Counts, elements, sizes, targets with units and ranges, splits, citation and licence.
+    """Counts, elements, sizes, targets with units and ranges, splits, citation and licences.
 
     Args:
         dataset: The whole of QM9.

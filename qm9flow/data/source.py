@@ -42,9 +42,10 @@ CITATION = (
     "doi:10.1038/sdata.2014.22"
 )
 LICENCE = (
-    "The tables come with the Python package qm9pack 1.0.3, which its author, R. Ramakrishnan, "
-    "gives out under the MIT License. It holds the 130,831 molecules of QM9's 133,885 that pass "
-    "the consistency check of the original article; cite that article when you use them."
+    "The data of QM9 are in the public domain (CC0). The tables come with the Python package "
+    "qm9pack 1.0.3, which its author, R. Ramakrishnan, gives out under the MIT License. It holds "
+    "the 130,831 molecules of QM9's 133,885 that pass the consistency check of the original "
+    "article; cite that article when you use them."
 )
 
 _INSTALL = f'install them with `pip install --force-reinstall --no-deps "{PACKAGE}=={VERSION}"`'

@@ -47,6 +47,8 @@ def test_info_as_json(dataset: Dataset) -> None:
     assert facts["splits"]["standard"]["test"] == 10_831
     assert len(facts["splits"]["seed"]["digest"]) == 64
     assert "140022" in facts["citation"]
+    assert "CC0" in facts["licence"]
+    assert "qm9pack 1.0.3" in facts["licence"]
     assert "MIT" in facts["licence"]
 
 
@@ -59,6 +61,8 @@ def test_info_for_people(dataset: Dataset) -> None:
     assert set(properties.TARGETS) <= set(rows)
     assert rows["cv"][1:3] == ["cal/(mol", "K)"]
     assert rows["seed"][1:5] == ["91,581", "19,625", "19,625", "3"]
+    assert "public domain (CC0)" in result.stdout
+    assert "MIT License" in result.stdout
 
 
 def test_damaged_cache_is_an_error_that_says_what_to_do(dataset: Dataset, tmp_path: Path) -> None:
