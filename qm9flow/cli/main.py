@@ -19,7 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("qm9flow.cli.train", "Train one network, or repeat a recorded run."),
     "study": ("qm9flow.cli.study", "Search for the best network; list, show, resume, delete."),
     "evaluate": ("qm9flow.cli.evaluate", "Error of a registered version on the test molecules."),
-    "report": ("qm9flow.cli.report", "Figures and leaderboard of a study."),
+    "report": ("qm9flow.cli.report", "Draw a study's figures again."),
     "export": ("qm9flow.cli.export", "Write a registered version's bundle and ONNX to a folder."),
     "promote": ("qm9flow.cli.promote", "Make a version champion, if it passes the gate."),
     "rollback": ("qm9flow.cli.rollback", "Make the previous champion champion again."),

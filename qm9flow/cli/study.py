@@ -86,7 +86,7 @@ def list_(storage: str | None, as_json: bool) -> None:
 @command.command()
 @click.argument("name")
 @option("--storage", str, "Optuna storage URL.  [default: optuna.db under mlruns/]")
-@option("--top", int, "Trials to show.  [default: 10]")
+@option("--top", click.IntRange(min=1), "Trials to show, at least 1.  [default: 10]")
 @json_option
 def show(name: str, storage: str | None, top: int | None, as_json: bool) -> None:
     """Show one study: its configuration and its best trials.

@@ -60,6 +60,12 @@ def test_help_loads_no_torch(words: str) -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def test_study_show_wants_at_least_one_trial() -> None:
+    result = CliRunner().invoke(cli, ["study", "show", "any", "--top", "0"])
+    assert result.exit_code == 2
+    assert "x>=1" in result.output
+
+
 def test_errors_are_messages(tmp_path: Path) -> None:
     bad = tmp_path / "bad.toml"
     bad.write_text("n_trails = 3\n")
