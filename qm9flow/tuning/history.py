@@ -58,7 +58,9 @@ def open_storage(url: str) -> RDBStorage:
             "or postgresql+psycopg://user@host/name"
         ) from error
     except (sqlalchemy.exc.SQLAlchemyError, OSError, ImportError, RuntimeError) as error:
-        raise StudyError(f"cannot open the study storage {url}: {error}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]  # not the whole SQL
+        advice = "check the address, its rights and that it is a database of Optuna's"
+        raise StudyError(f"cannot open the study storage {url}: {reason}; {advice}") from error
 
 
 def find_study(storage: BaseStorage, name: str) -> int | None:
