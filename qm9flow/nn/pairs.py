@@ -24,6 +24,9 @@ def pair_mask(atoms: Tensor) -> Tensor:
 def pair_distances(positions: Tensor, pairs: Tensor) -> Tensor:
     """Distances between atoms.
 
+    The root is taken in float64: ONNX Runtime's of float32 is not rounded correctly (on a CPU with
+    AVX-512 every sixth one differs from torch's), and a network that looks far makes that large.
+
     Args:
         positions: (B, N, 3), angstrom.
         pairs: (B, N, N) bool, where there is a pair.
@@ -34,4 +37,4 @@ def pair_distances(positions: Tensor, pairs: Tensor) -> Tensor:
     """
     difference = positions[:, :, None, :] - positions[:, None, :, :]  # (B, N, N, 3)
     squared = difference.square().sum(dim=-1)
-    return torch.where(pairs, squared, 1.0).sqrt()
+    return torch.where(pairs, squared, 1.0).double().sqrt().to(positions.dtype)

@@ -22,6 +22,7 @@ from qm9flow.inference.session import open_session
 from qm9flow.nn.catalog import ARCHITECTURES, build
 from qm9flow.nn.contract import Network, PropertyModel
 from qm9flow.nn.mpnn import MPNN
+from qm9flow.nn.pairs import pair_distances, pair_mask
 from qm9flow.properties import LEARNED, TARGETS
 from qm9flow.release.bundle import load_model
 from qm9flow.release.export import PARITY_LIMIT, check_parity, export_onnx, parity_batches
@@ -88,6 +89,47 @@ def test_parity(exported: tuple[PropertyModel, Path], dataset: Dataset) -> None:
     assert parity.largest == 87
     assert parity.molecules > 150
     assert parity.allowed["u0"] == pytest.approx(43e-6)
+
+
+class _Distance(Network):
+    """Of the last atom from the first, for every target."""
+
+    targets = LEARNED
+    cutoff_angstrom = 5.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
+        distances = pair_distances(positions, pair_mask(numbers > 0))
+        return distances[:, 0, -1:].expand(-1, len(LEARNED))
+
+
+def test_graphs_have_the_networks_distances_to_the_last_bit(tmp_path: Path) -> None:
+    model = PropertyModel(_Distance(), TargetCodec.identity(LEARNED))
+    export_onnx(model, tmp_path / "model.onnx")
+    numbers = np.full((2000, 2), 6)
+    positions = np.random.default_rng(0).normal(size=(2000, 2, 3)).astype(np.float32) * 3
+    values = open_session(tmp_path / "model.onnx", "cpu", threads=1).run(numbers, positions)
+    expected = model(torch.from_numpy(numbers), torch.from_numpy(positions)).detach().numpy()
+    assert np.array_equal(values, expected)
+
+
+def test_parity_of_a_network_that_looks_far(
+    record: BundleRecord, dataset: Dataset, tmp_path: Path
+) -> None:
+    """Training r2 gives large weights to pairs near the cutoff, which show all rounding there."""
+    torch.manual_seed(11)
+    network = MPNN(MPNNConfig(1, 1, hidden=8, edge_width=4, radial=16), LEARNED)
+    first = network.convs[0].get_submodule("nn.0")
+    far = network.edges.basis.centres > 0.9 * network.cutoff_angstrom
+    with torch.no_grad():
+        first.get_parameter("weight")[:, far] = 100.0
+    model = PropertyModel(network, record.codec)
+    export_onnx(model, tmp_path / "model.onnx")
+    parity = check_parity(model, tmp_path / "model.onnx", dataset)
+    assert parity.difference["r2"] < 0.5 * parity.allowed["r2"]
 
 
 def test_graph_describes_itself(exported: tuple[PropertyModel, Path]) -> None:
