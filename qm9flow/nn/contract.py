@@ -91,8 +91,7 @@ class PropertyModel(nn.Module):
         Returns:
             (B, T) float64, in the units of `qm9flow.properties`.
         """
-        precise = positions.to(next(self.network.parameters()).dtype)
-        encoded = self.network(numbers, precise).double()  # (B, T)
+        encoded = self.network(numbers, positions).double()  # (B, T)
         composition = self.references[numbers].sum(dim=1)  # (B, T)
         return encoded * self.scale + self.offset + composition
 

@@ -8,10 +8,8 @@
 | `card.md` | the record in words |
 """
 
-import copy
 import dataclasses
 import hashlib
-import logging
 import os
 import shutil
 import tempfile
@@ -23,14 +21,12 @@ from safetensors.torch import load
 from torch import Tensor
 
 from qm9flow.data.store import Dataset
-from qm9flow.errors import BundleError, ParityError
+from qm9flow.errors import BundleError
 from qm9flow.nn.catalog import build
 from qm9flow.nn.contract import Network, PropertyModel
 from qm9flow.release.card import model_card
-from qm9flow.release.export import Parity, check_parity, export_onnx
+from qm9flow.release.export import check_parity, export_onnx
 from qm9flow.release.record import BundleRecord
-
-logger = logging.getLogger(__name__)
 
 CONFIG, WEIGHTS, ONNX, CARD = "config.json", "weights.safetensors", "model.onnx", "card.md"
 
@@ -78,30 +74,15 @@ def _fill(
     folder: Path, record: BundleRecord, model: PropertyModel, weights: bytes, dataset: Dataset
 ) -> BundleRecord:
     (folder / WEIGHTS).write_bytes(weights)
+    export_onnx(model, folder / ONNX)
     record = dataclasses.replace(
         record,
-        parity=_export(model, folder / ONNX, dataset),
+        parity=check_parity(model, folder / ONNX, dataset),
         files={name: _sha256((folder / name).read_bytes()) for name in (WEIGHTS, ONNX)},
     )
     (folder / CONFIG).write_text(record.to_json())
     (folder / CARD).write_text(model_card(record))
     return record
-
-
-def _export(model: PropertyModel, path: Path, dataset: Dataset) -> Parity:
-    """Export in float32, or in float64 where float32 rounding alone breaks parity.
-
-    A network trained at a high rate can have hidden values so large that two orders of summation
-    differ by more than parity allows; no float32 graph is then nearer than its own network is.
-    """
-    export_onnx(model, path)
-    try:
-        return check_parity(model, path, dataset)
-    except ParityError as error:
-        logger.warning("%s; exporting in float64, which is slower to run", error)
-    exact = PropertyModel(copy.deepcopy(model.network).double(), model.codec)
-    export_onnx(exact, path)
-    return check_parity(exact, path, dataset)
 
 
 def read_bundle(folder: Path) -> tuple[BundleRecord, bytes]:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load, save
 
 from qm9flow.data.store import Dataset
-from qm9flow.errors import BundleError
+from qm9flow.errors import BundleError, ParityError
 from qm9flow.nn.catalog import build
 from qm9flow.properties import LEARNED
 from qm9flow.release import bundle as bundles
@@ -222,6 +222,24 @@ def test_nothing_is_left_of_a_failure(
     monkeypatch.setattr(bundles, "model_card", fail)
     with pytest.raises(KeyboardInterrupt):
         write_bundle(tmp_path / "new", record, weights, dataset=dataset)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_of_other_weights_is_not_released(
+    bundle: Path,
+    tmp_path: Path,
+    record: BundleRecord,
+    dataset: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def write_the_bundles(_model: object, path: Path) -> None:
+        shutil.copy(bundle / "model.onnx", path)
+
+    state = load((bundle / "weights.safetensors").read_bytes())
+    state["readout.dense.0.bias"] += 1.0
+    monkeypatch.setattr(bundles, "export_onnx", write_the_bundles)
+    with pytest.raises(ParityError, match="differs from its network"):
+        write_bundle(tmp_path / "new", record, save(state), dataset=dataset)
     assert list(tmp_path.iterdir()) == []
 
 
