@@ -24,8 +24,8 @@ def pair_mask(atoms: Tensor) -> Tensor:
 def pair_distances(positions: Tensor, pairs: Tensor) -> Tensor:
     """Distances between atoms.
 
-    The root is taken in float64: ONNX Runtime's of float32 is not rounded correctly (on a CPU with
-    AVX-512 every sixth one differs from torch's), and a network that looks far makes that large.
+    The root is taken in float64: torch's of float32 is not rounded correctly (on a CPU with AVX-512
+    every sixth one is off, ONNX Runtime's none), and a network that looks far makes that large.
 
     Args:
         positions: (B, N, 3), angstrom.
