@@ -87,7 +87,9 @@ def test_the_parent_shows_the_study(finished: Path) -> None:
     parent = runs_of(finished)[0][0]
     client = MlflowClient(f"sqlite:///{finished / 'mlflow.db'}")
     files = {item.path for item in client.list_artifacts(parent.info.run_id)}
-    assert {"leaderboard.json", "config.json", "figures", "study.log"} <= files
+    assert {"leaderboard.json", "config.json", "figures", "study.log", "final"} <= files
+    assert client.get_metric_history(parent.info.run_id, "final/val/score")
+    assert parent.data.tags["model_version"] == "1"
     assert parent.data.params["cfg.n_trials"] == "3"
     assert np.isfinite(parent.data.metrics["final/test/u0/mae"])
     assert {item.dataset.name for item in parent.inputs.dataset_inputs} == {"QM9"}
