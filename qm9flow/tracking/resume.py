@@ -45,7 +45,7 @@ def earlier_parents(client: MlflowClient, previous: str, own: str) -> list[Run]:
         found[above] = run
         above = run.data.tags.get(TAG_RESUMES)
     resuming = f"tags.{TAG_RESUMES} = '{previous}'"
-    for run in search(client, first.info.experiment_id, resuming):
+    for run in search(client, resuming):
         if TAG_SUPERSEDED not in run.data.tags:
             found[run.info.run_id] = run
     found.pop(own, None)
@@ -67,33 +67,32 @@ def adopt(client: MlflowClient, parent: Run, new_parent: str) -> None:
         _end(client, parent)
 
 
-def end_orphans(client: MlflowClient, experiment_id: str, place: Place, own: str) -> None:
+def end_orphans(client: MlflowClient, place: Place, own: str) -> None:
     """End runs of killed starts that nothing else knows of; they have no trials.
 
     Whoever calls holds the lease of the study or training, so no other start of it is alive.
 
     Args:
         client: From `connect`.
-        experiment_id: Where to look.
         place: The study or training.
         own: The parent that is alive.
     """
     found = f"tags.{TAG_KEY} = '{place.key}' and tags.{TAG_KIND} = '{place.kind}'"
-    for run in search(client, experiment_id, f"{found} and attributes.status = 'RUNNING'"):
+    for run in search(client, f"{found} and attributes.status = 'RUNNING'"):
         if run.info.run_id != own:
             _end(client, run)
     if place.kind == "study":
-        _end_unbegun(client, experiment_id, place.name, own)
+        _end_unbegun(client, place.name, own)
 
 
-def _end_unbegun(client: MlflowClient, experiment_id: str, name: str, own: str) -> None:
+def _end_unbegun(client: MlflowClient, name: str, own: str) -> None:
     """End runs that `mlflow run` made for the study, killed before our code began.
 
     One that is alive after all is none the worse: it takes its run up again when it begins.
     """
     recorded = shlex.quote(name)  # as `mlflow run` logs a parameter
     wanted = f"params.study_name = \"{recorded}\" and attributes.status = 'RUNNING'"
-    for run in search(client, experiment_id, wanted):
+    for run in search(client, wanted):
         is_unbegun = TAG_KEY not in run.data.tags and MLFLOW_PROJECT_ENTRY_POINT in run.data.tags
         if is_unbegun and run.info.run_id != own:
             _end(client, run)

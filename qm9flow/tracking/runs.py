@@ -18,7 +18,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from qm9flow.errors import TrackingError
 from qm9flow.tracking.places import Place, study_place
-from qm9flow.tracking.stores import Stores, connect, find_experiment, store_errors
+from qm9flow.tracking.stores import Stores, connect, store_errors
 
 PAGE = 1000
 """Runs asked for at a time; MLflow returns no more than that without saying so."""
@@ -40,26 +40,39 @@ HEAT_MAP_FILE = "gradients.png"
 MODEL_FOLDER = "model"
 
 
-def search(client: MlflowClient, experiment_id: str, filter_string: str) -> Iterator[Run]:
-    """All runs of an experiment that a filter finds, page by page.
+def search(client: MlflowClient, filter_string: str) -> Iterator[Run]:
+    """All runs that a filter finds, page by page.
+
+    In all experiments: a study that is started again may find itself in another one.
 
     Args:
         client: From `connect`.
-        experiment_id: Where to look.
         filter_string: In MLflow's search syntax.
 
     Yields:
-        Runs that were not deleted.
+        Runs that were not deleted, of experiments that were not deleted.
     """
+    experiments = _experiments(client)
     token = None
     while True:
         page = client.search_runs(
-            [experiment_id], filter_string=filter_string, max_results=PAGE, page_token=token
+            experiments, filter_string=filter_string, max_results=PAGE, page_token=token
         )
         yield from page
         token = page.token
         if not token:
             return
+
+
+def _experiments(client: MlflowClient) -> list[str]:
+    found: list[str] = []
+    token = None
+    while True:
+        page = client.search_experiments(max_results=PAGE, page_token=token)
+        found += [str(experiment.experiment_id) for experiment in page]
+        token = page.token
+        if not token:
+            return found
 
 
 def find_children(client: MlflowClient, parent_run_id: str) -> list[Run]:
@@ -90,15 +103,14 @@ def search_children(client: MlflowClient, parent: Run) -> list[Run]:
         All of them, however many.
     """
     tag = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.info.run_id}'"
-    return list(search(client, parent.info.experiment_id, tag))
+    return list(search(client, tag))
 
 
-def find_runs(client: MlflowClient, experiment_id: str, place: Place) -> list[Run]:
+def find_runs(client: MlflowClient, place: Place) -> list[Run]:
     """All runs of a study, parents and trials, or of a training.
 
     Args:
         client: From `connect`.
-        experiment_id: Where to look.
         place: The study or training.
 
     Returns:
@@ -108,7 +120,7 @@ def find_runs(client: MlflowClient, experiment_id: str, place: Place) -> list[Ru
         TrackingError: The store cannot be reached.
     """
     with store_errors(f"list the runs of {place.kind} {place.name}"):
-        return list(search(client, experiment_id, f"tags.{TAG_KEY} = '{place.key}'"))
+        return list(search(client, f"tags.{TAG_KEY} = '{place.key}'"))
 
 
 def delete_study_runs(stores: Stores, study_name: str) -> int:
@@ -129,7 +141,7 @@ def delete_study_runs(stores: Stores, study_name: str) -> int:
     """
     client = connect(stores)
     place = study_place(stores, study_name)
-    runs = find_runs(client, find_experiment(client, stores), place)
+    runs = find_runs(client, place)
     with store_errors(f"delete the runs of study {study_name}"):
         for run in runs:
             client.delete_run(run.info.run_id)
@@ -173,7 +185,10 @@ def fetch_config(stores: Stores, run_id: str) -> dict[str, Any]:
         raise TrackingError(f"{run_id!r} is no run id of MLflow (32 hexadecimal digits)")
     with tempfile.TemporaryDirectory() as folder:
         path = fetch_artifact(connect(stores), run_id, CONFIG_FILE, Path(folder))
-        config = json.loads(path.read_text())
+        try:
+            config = json.loads(path.read_text())
+        except ValueError as error:
+            raise TrackingError(f"{CONFIG_FILE} of run {run_id} is damaged: {error}") from error
     if not isinstance(config, dict):
         raise TrackingError(f"{CONFIG_FILE} of run {run_id} holds no table")
     return config

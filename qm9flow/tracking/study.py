@@ -1,5 +1,6 @@
 """A study or a training by itself from its opening on, and the nested runs of its trials."""
 
+import contextlib
 import json
 import os
 import tempfile
@@ -9,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mlflow import MlflowClient
 from mlflow.entities import Run, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
@@ -29,13 +31,27 @@ from qm9flow.tracking.runs import (
     delete_artifacts,
     search_children,
 )
-from qm9flow.tracking.stores import Stores, connect, find_experiment, store_errors
+from qm9flow.tracking.stores import (
+    STORE_ERRORS,
+    Stores,
+    connect,
+    find_experiment,
+    store_errors,
+)
 from qm9flow.tracking.training import TrainingPlace, TrainingTracker, TrialState, log_heat_map
 
 
 def run_name(number: int) -> str:
     """The name of a trial's run."""
     return f"trial-{number:05d}"
+
+
+def _experiment(client: MlflowClient, stores: Stores, previous_parent: str | None) -> str:
+    """Where the last start's run is, so that a study stays together; else by MLflow's rules."""
+    if previous_parent:
+        with contextlib.suppress(*STORE_ERRORS):  # deleted since, or by hand
+            return str(client.get_run(previous_parent).info.experiment_id)
+    return find_experiment(client, stores)
 
 
 class StudyTracker(ParentRun):
@@ -91,7 +107,7 @@ class StudyTracker(ParentRun):
                 client.log_batch(own, tags=[RunTag(name, value) for name, value in tags.items()])
                 parent = client.get_run(own)
             else:
-                experiment = find_experiment(client, stores)
+                experiment = _experiment(client, stores, previous_parent)
                 parent = client.create_run(experiment, tags=tags, run_name=name)
         tracker = cls(client, place, parent, patience_seconds)
         with tracker._calls.timed():
@@ -113,7 +129,7 @@ class StudyTracker(ParentRun):
                 )
         self._calls.attempt(
             "end starts that were killed",
-            lambda: end_orphans(self._client, self.experiment_id, self.place, self.parent_run_id),
+            lambda: end_orphans(self._client, self.place, self.parent_run_id),
         )
 
     def open_trial(

@@ -393,7 +393,7 @@ class Books:
         trials = f"tags.{TAG_KEY} = '{place.key}' and tags.{TAG_KIND} = 'trial'"
         wanted = f"{trials} and attributes.status = 'RUNNING'"
         with store_errors(f"look for running trials of study {place.name}"):
-            runs = list(search(connect(self._study.stores), tracker.experiment_id, wanted))
+            runs = list(search(connect(self._study.stores), wanted))
         return [(run.info.run_id, int(run.data.tags.get(TAG_TRIAL, -1))) for run in runs]
 
 

@@ -8,7 +8,7 @@ from mlflow.entities import Run
 
 from qm9flow.tracking.places import study_place
 from qm9flow.tracking.runs import find_runs
-from qm9flow.tracking.stores import Stores, connect, find_experiment
+from qm9flow.tracking.stores import Stores, connect
 from qm9flow.tuning.records import TrialRecord, show_study
 
 STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
@@ -17,7 +17,7 @@ STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 def runs_of(stores: Stores, name: str = "demo") -> tuple[list[Run], dict[int, Run]]:
     """Parents of a study, and its trials' runs by number; each number has one run."""
     client = connect(stores)
-    runs = find_runs(client, find_experiment(client, stores), study_place(stores, name))
+    runs = find_runs(client, study_place(stores, name))
     parents = [run for run in runs if run.data.tags["kind"] == "study"]
     trials = [run for run in runs if run.data.tags["kind"] == "trial"]
     counts = Counter(run.data.tags["trial"] for run in trials)
