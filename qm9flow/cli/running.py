@@ -36,7 +36,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         if number in seen and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not seen:
-            click.echo("\nStopping after this epoch; once more ends at once.", err=True)
+            click.echo("\nStopping at the next good moment; once more ends at once.", err=True)
         seen.append(number)
 
     before = {number: signal.signal(number, handle) for number in SIGNALS}

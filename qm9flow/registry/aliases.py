@@ -19,6 +19,7 @@ from qm9flow.registry.versions import (
 )
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+GATE, GATE_PASSES = "gate", "gate/passes"
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,14 @@ class Promotion:
 
     Attributes:
         version: The version, with its aliases afterwards.
-        alias: `champion`, or `challenger` if the gate refused it.
+        alias: `champion`, or `challenger` if the gate refused it; `without alias` if it was judged
+            earlier and has lost its alias since.
         decision: What the gate said.
         is_forced: Whether it became champion against the gate.
     """
 
     version: Version
-    alias: Literal["champion", "challenger"]
+    alias: Literal["champion", "challenger", "without alias"]
     decision: Decision
     is_forced: bool
 
@@ -72,6 +74,28 @@ def promote(version: Version, force: bool = False, tracking_uri: str | None = No
         decision=decision,
         is_forced=passes and not decision.passes,
     )
+
+
+def judged_before(version: Version) -> Promotion | None:
+    """What became of a version that the gate has judged, as it stands now.
+
+    Args:
+        version: The version.
+
+    Returns:
+        What the gate said then and the alias of now; None if it was not judged yet.
+    """
+    if GATE_PASSES not in version.tags:
+        return None
+    passed = version.tags[GATE_PASSES] == "true"
+    alias: Literal["champion", "challenger", "without alias"] = "without alias"
+    if CHAMPION in version.aliases:
+        alias = "champion"
+    elif CHALLENGER in version.aliases:
+        alias = "challenger"
+    figure = f"judged before; then: {version.tags.get(GATE, 'no figure')}"
+    decision = Decision(passed, "noted", figure)
+    return Promotion(version, alias, decision, is_forced=alias == "champion" and not passed)
 
 
 def rollback(tracking_uri: str | None = None) -> Version:
@@ -139,7 +163,7 @@ def _set_alias(alias: str, version: Version, connection: Connection) -> None:
 
 def _note(version: Version, decision: Decision, connection: Connection) -> None:
     """Keep with the version what the gate said of it last."""
-    for key, value in (("gate/passes", str(decision.passes).lower()), ("gate", decision.figure)):
+    for key, value in ((GATE_PASSES, str(decision.passes).lower()), (GATE, decision.figure)):
         connection.call(
             "noting the gate's decision",
             lambda key=key, value=value: connection.client.set_model_version_tag(  # type: ignore[misc]

@@ -90,7 +90,13 @@ def explain(error: Exception, what: str, path: Path | None) -> str:
         if isinstance(cause, sqlite3.Error) and (complaint := _complaint(path, cause)):
             return complaint
         cause = getattr(cause, "orig", None) or cause.__cause__
-    return f"{what}: {(str(error).splitlines() or [type(error).__name__])[0]}"
+    return f"{what}: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    """The first line, and the second one where the first only announces it."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].rstrip().endswith(":") else lines[0]
 
 
 def _complaint(path: Path, error: sqlite3.Error) -> str | None:

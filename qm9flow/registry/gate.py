@@ -21,7 +21,15 @@ CONFIDENCE = 0.95
 _CHUNK = 200
 
 Reason = Literal[
-    "first", "better", "not_better", "champion", "parity", "evidence", "other_data", "other_split"
+    "first",
+    "better",
+    "not_better",
+    "champion",
+    "parity",
+    "evidence",
+    "other_data",
+    "other_split",
+    "noted",
 ]
 
 

@@ -1,6 +1,7 @@
 """From a finished training to a registered version: errors, bundle, ONNX, gate."""
 
 import hashlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from qm9flow.evaluation.tables import ErrorTable, error_table
 from qm9flow.nn.catalog import build
 from qm9flow.nn.contract import PropertyModel
 from qm9flow.properties import LEARNED, TARGETS
-from qm9flow.registry.aliases import Promotion, promote
+from qm9flow.registry.aliases import Promotion, judged_before, promote
 from qm9flow.registry.versions import Version, register
 from qm9flow.release.bundle import read_bundle, write_bundle
 from qm9flow.release.export import Parity
@@ -26,7 +27,7 @@ from qm9flow.tracking.study import StudyTracker
 from qm9flow.training.device import pick_device
 from qm9flow.training.metrics import all_targets, learned_scale, training_codec, training_sample
 from qm9flow.training.predict import predict
-from qm9flow.workflows.console import Console
+from qm9flow.workflows.console import Console, Stopped
 from qm9flow.workflows.trained import Trained
 
 Floats = npt.NDArray[np.float64]
@@ -127,7 +128,10 @@ def publish(
         ExportError: The network cannot be exported.
         ParityError: The graph does not give the network's numbers.
         RegistryError: The registry refuses.
+        Stopped: `console.stop` said so before the version was registered.
     """
+    if console.stop():
+        raise Stopped
     split = make_split("standard", len(dataset), trained.train.split_seed)
     model = load_network(trained, dataset)
     console.say("measuring validation and test errors, exporting to ONNX")
@@ -139,6 +143,8 @@ def publish(
     validation = error_table(predicted, truth, baseline)
     test = _test_table(model, dataset, split)
     record = _bundled(trained, dataset, folder / BUNDLE, validation, test)
+    if console.stop():
+        raise Stopped
     version = register(
         folder / BUNDLE,
         run_id,
@@ -148,7 +154,8 @@ def publish(
         tags=_tags(record, f"{release_id}/{_digest(trained.weights)}"),
         tracking_uri=tracking_uri,
     )
-    promotion = promote(version, tracking_uri=tracking_uri)
+    # Once: started again, a study must not undo what people have decided since.
+    promotion = judged_before(version) or promote(version, tracking_uri=tracking_uri)
     return Published(promotion.version, promotion, validation, test, folder / BUNDLE)
 
 
@@ -211,6 +218,8 @@ def _test_table(model: PropertyModel, dataset: Dataset, split: Split) -> ErrorTa
 def _bundled(
     trained: Trained, dataset: Dataset, folder: Path, validation: ErrorTable, test: ErrorTable
 ) -> BundleRecord:
+    for left in folder.parent.glob(f".{folder.name}.*"):  # by a kill while one was made
+        shutil.rmtree(left, ignore_errors=True)
     if folder.exists():  # bundles appear complete or not at all
         return read_bundle(folder)[0]
     train = trained.train
