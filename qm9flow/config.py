@@ -313,14 +313,14 @@ def check_name(option: str, name: str) -> None:
         ConfigError: It is empty or too long, or holds quotes, backslashes or control characters.
     """
     _require(
-        0 < len(name) <= MAX_NAME and name.isprintable() and not set(name) & set("\"'`\\"),
-        f"{option} must have 1 to {MAX_NAME} printable characters and no quotes or backslashes, "
-        f"got {name!r}",
+        0 < len(name.encode()) <= MAX_NAME and name.isprintable() and not set(name) & set("\"'`\\"),
+        f"{option} must have 1 to {MAX_NAME} bytes of printable characters and no quotes or "
+        f"backslashes, got {name!r}",
     )
 
 
 MAX_NAME = 200
-"""Characters of a name; MLflow and file systems end at 250 and 255."""
+"""UTF-8 bytes of a name; MLflow and file systems end at 250 and 255."""
 
 
 C = TypeVar("C")

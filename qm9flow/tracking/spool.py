@@ -121,26 +121,31 @@ def _to_line(record: EpochRecord) -> bytes:
     return json.dumps(values).encode() + b"\n"
 
 
+def _from_line(line: bytes) -> EpochRecord:
+    data = json.loads(line)
+    event = EpochEnded(
+        epoch=data["epoch"],
+        metrics=data["metrics"],
+        gradients=_gradients_from_json(data["gradients"]),
+        is_best=data["is_best"],
+    )
+    return EpochRecord(event, data["time_ms"])
+
+
 def _read(path: Path) -> tuple[list[EpochRecord], int]:
-    """Epochs in the file and the bytes they take; a line cut off by a kill ends it."""
+    """Epochs in the file and the bytes they take; a damaged line, as kills leave it, ends it."""
     records: list[EpochRecord] = []
     whole = 0
     if not path.exists():
         return records, whole
     for line in path.read_bytes().splitlines(keepends=True):
         try:
-            data = json.loads(line)
-        except ValueError:
+            record = _from_line(line)
+        except (ValueError, KeyError, TypeError):
             break
         if not line.endswith(b"\n"):
             break
-        event = EpochEnded(
-            epoch=data["epoch"],
-            metrics=data["metrics"],
-            gradients=_gradients_from_json(data["gradients"]),
-            is_best=data["is_best"],
-        )
-        records.append(EpochRecord(event, data["time_ms"]))
+        records.append(record)
         whole += len(line)
     return records, whole
 

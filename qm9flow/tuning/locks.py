@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from qm9flow.errors import StudyBusyError
+from qm9flow.errors import StudyBusyError, StudyError
 
 STALE_SECONDS = 180.0
 """A holder on another machine that has not been heard of for so long is gone. Clocks may differ
@@ -144,9 +144,13 @@ class FileLock:
 
         Raises:
             StudyBusyError: Another process on this machine holds it.
+            StudyError: The lock's place cannot be written to.
         """
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StudyError(f"cannot lock {self._what}: {error}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

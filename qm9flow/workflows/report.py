@@ -1,5 +1,6 @@
 """What a study tells people: before, between and after."""
 
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -50,6 +51,7 @@ def search(result: StudyResult) -> str:
         One line, and why trials failed.
     """
     counts = ", ".join(f"{number} {state}" for state, number in sorted(result.counts.items()))
+    counts = counts or "none"
     lines = [f"search: {counts} of {result.total} trials in {result.seconds / 60:.1f} min"]
     if result.ending == "timeout":
         lines.append("  the time is up; the same study started again goes on with the trials left")
@@ -161,22 +163,29 @@ def _commands(opened: OpenStudy) -> list[str]:
     name = opened.name
     return [
         f"mlflow ui --backend-store-uri {stores.tracking_uri}",
-        f"tensorboard --logdir {study_place(stores, name).tensorboard}",
-        f"qm9flow study show {name}",
+        f"tensorboard --logdir {shlex.quote(str(study_place(stores, name).tensorboard))}",
+        f"qm9flow study show {_named(opened)}",
         "qm9flow serve    # then: qm9flow predict --smiles CCO",
     ]
 
 
-def how_to_continue(name: str) -> str:
+def _named(opened: OpenStudy) -> str:
+    """Name and storage as a shell takes them."""
+    storage = opened.config.storage
+    option = f" --storage {shlex.quote(storage)}" if storage else ""
+    return shlex.quote(opened.name) + option
+
+
+def how_to_continue(opened: OpenStudy) -> str:
     """After an interruption.
 
     Args:
-        name: The study.
+        opened: The study.
 
     Returns:
         The commands that go on with it.
     """
     return (
-        f"stopped; nothing is lost. To go on:\n  qm9flow study resume {name}\n"
-        f"or the same `mlflow run` with -P study_name={name}"
+        f"stopped; nothing is lost. To go on:\n  qm9flow study resume {_named(opened)}\n"
+        f"or the same `mlflow run` with -P study_name={shlex.quote(opened.name)}"
     )

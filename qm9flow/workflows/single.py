@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from qm9flow.tuning.locks import FileLock
 from qm9flow.workflows.console import Console, Stopped
 from qm9flow.workflows.journal import log_file, logged, on_record
 from qm9flow.workflows.publish import Published, publish, put_on_record
-from qm9flow.workflows.trained import EPOCHS, WEIGHTS, Trained, train_to_end
+from qm9flow.workflows.trained import EPOCHS, WEIGHTS, Trained, claim, train_to_end
 
 LOG = "train.log"
 
@@ -111,6 +112,7 @@ def run_training(
     config.check_name("name", name)
     state = training_place(stores, name).state
     with FileLock(f"training {name!r}", state / "lock"), log_file(state / LOG):
+        claim(state, train)
         console = logged(console)
         options = config.to_dict(train)
         tracker = StudyTracker.open(stores, name, options, kind="training")
@@ -139,7 +141,7 @@ def run_training(
             return trained, published
         except (Stopped, KeyboardInterrupt):
             status = "KILLED"
-            console.say(f"stopped; the same command, or --name {name}, goes on")
+            console.say(f"stopped; the same command, or --name {shlex.quote(name)}, goes on")
             return None
         finally:
             tracker.log_artifact(state / LOG)

@@ -32,7 +32,7 @@ from qm9flow.workflows import report
 from qm9flow.workflows.console import Console, Stopped
 from qm9flow.workflows.journal import log_file, logged, on_record
 from qm9flow.workflows.publish import Published, publish, put_on_record
-from qm9flow.workflows.trained import EPOCHS, Trained, train_to_end
+from qm9flow.workflows.trained import EPOCHS, Trained, claim, train_to_end
 
 FINAL_EPOCHS = 300
 """Passes of the final training, at most; its minutes end most of them long before."""
@@ -113,7 +113,7 @@ def _tracked(
         return outcome
     except (Stopped, KeyboardInterrupt):
         status = "KILLED"
-        console.say(report.how_to_continue(opened.name))
+        console.say(report.how_to_continue(opened))
         return None
     finally:
         tracker.log_artifact(opened.state / LOG)
@@ -140,6 +140,7 @@ def _search_and_publish(
     console.say(report.choice(result, selection))
     final = final_config(opened, selection.candidate)
     folder = opened.state / FINAL / _label(selection, final)
+    claim(folder, final)
     console.say(f"training the candidate on the whole split, {opened.config.final_minutes:g} min")
     training = tracker.open_training(
         config.to_dict(final), folder / EPOCHS, name="final training", folder=FINAL

@@ -13,16 +13,20 @@ from pathlib import Path
 from qm9flow import config
 from qm9flow.config import TrainConfig
 from qm9flow.data.store import Dataset
-from qm9flow.errors import CheckpointError, TrainingError
+from qm9flow.errors import CheckpointError, ConfigError, TrainingError
 from qm9flow.files import replace_file
 from qm9flow.training.events import CheckpointReady, Ending, Event, Failed, Finished, Verdict
 from qm9flow.training.fit import fit
 from qm9flow.workflows.console import Stopped
 
 CHECKPOINT = "checkpoint.safetensors"
+CONFIG = "config.json"
 EPOCHS = "epochs.jsonl"
 WEIGHTS = "weights.safetensors"
 RECORD = "trained.json"
+
+MAY_CHANGE = ("device", "threads")
+"""Options that a training which goes on may have changed: where it runs."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,47 @@ def load_trained(folder: Path) -> Trained | None:
     record = folder / RECORD
     if not record.exists():
         return None
-    values = json.loads(record.read_text())
-    train = config.from_dict(TrainConfig, values.pop("train"))
-    return Trained(train=train, weights=(folder / WEIGHTS).read_bytes(), **values)
+    try:
+        values = json.loads(record.read_text())
+        train = config.from_dict(TrainConfig, values.pop("train"))
+        return Trained(train=train, weights=(folder / WEIGHTS).read_bytes(), **values)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
+        raise CheckpointError(f"{record} is damaged ({error}): remove {folder}") from error
+
+
+def claim(folder: Path, train: TrainConfig) -> None:
+    """Make a folder this training's own, before anything of it is put on record.
+
+    Args:
+        folder: Keeps the state; made if missing.
+        train: What is to be trained. Where it runs may change from start to start.
+
+    Raises:
+        CheckpointError: The folder is another training's, or cannot be used.
+    """
+    path = folder / CONFIG
+    mine = config.to_dict(train)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        theirs = json.loads(path.read_text()) if path.exists() else None
+        if not isinstance(theirs, dict):
+            replace_file(path, json.dumps(mine, indent=2).encode())
+            return
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be used: {error}") from error
+    differing = sorted(
+        name
+        for name in {**mine, **theirs}
+        if name not in MAY_CHANGE and mine.get(name) != theirs.get(name)
+    )
+    if differing:
+        named = "; ".join(
+            f"{name} {theirs.get(name)!r}, now {mine.get(name)!r}" for name in differing
+        )
+        raise CheckpointError(
+            f"{folder} holds a training with other options ({named}): "
+            "give this one another name, or restore them"
+        )
 
 
 def _keep(folder: Path, trained: Trained) -> None:
@@ -121,11 +163,9 @@ def train_to_end(
         TrainingError: The training failed; the message says why.
         CheckpointError: The folder holds another training.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    claim(folder, train)
     done = load_trained(folder)
     if done is not None:
-        if done.train != train:
-            raise CheckpointError(f"{folder} holds another training; give this one another name")
         on_event(_end_of(done))
         return done
     path = folder / CHECKPOINT

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from qm9flow.config import MPNNConfig, StudyConfig, TrainConfig
-from qm9flow.errors import ConfigError, StudyBusyError
+from qm9flow.errors import CheckpointError, ConfigError, StudyBusyError, StudyError
 from qm9flow.tracking.places import training_place
 from qm9flow.tracking.stores import resolve_stores
 from qm9flow.tuning.locks import FileLock
@@ -88,7 +89,7 @@ def test_what_every_trial_would_fail_at_is_refused_before(
     assert list(here.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["", "it's", 'a"b', "a\nb", "a`b", "x" * 300])
+@pytest.mark.parametrize("name", ["", "it's", 'a"b', "a\nb", "a`b", "x" * 300, "ü" * 150])
 def test_names_that_stores_cannot_search_for_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="study_name"):
         StudyConfig(study_name=name)
@@ -119,3 +120,21 @@ def test_a_killed_training_goes_on_and_leaves_no_run_behind(here: Path) -> None:
     client = MlflowClient(f"sqlite:///{here}/mlflow.db")
     history = client.get_metric_history(newest.info.run_id, "val/score")
     assert [point.step for point in history] == [1, 2, 3]
+
+
+def test_another_training_of_the_name_is_refused_before_anything_is_on_record(here: Path) -> None:
+    assert run_training(TINY, QUIET, name="mine") is not None
+    with pytest.raises(CheckpointError, match="train_size 64, now 65"):
+        run_training(replace(TINY, train_size=65), QUIET, name="mine")
+    assert len(runs()) == 1
+    assert run_training(replace(TINY, threads=2), QUIET, name="mine") is not None  # it had ended
+    (here / "mlruns/state/trainings/mine/trained.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"trained\.json is damaged"):
+        run_training(TINY, QUIET, name="mine")
+
+
+def test_a_place_that_is_no_folder_is_an_error_that_says_so(here: Path) -> None:
+    (here / "mlruns").mkdir()
+    (here / "mlruns" / "state").write_text("")
+    with pytest.raises(StudyError, match="cannot lock training 'mine'"):
+        run_training(TINY, QUIET, name="mine")
