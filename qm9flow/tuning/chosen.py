@@ -6,7 +6,7 @@ from typing import Any
 
 from qm9flow.tuning.history import History
 from qm9flow.tuning.records import TrialRecord
-from qm9flow.tuning.selection import Selection
+from qm9flow.tuning.selection import Selection, with_speeds
 
 NOTE_SELECTION = "selection"
 
@@ -48,12 +48,14 @@ def find(history: History, records: tuple[TrialRecord, ...]) -> Selection | None
     note: dict[str, Any] | None = history.attributes.get(NOTE_SELECTION)
     if note is None or note["trials"] != _digest(records):
         return None
+    speeds = {int(number): speed for number, speed in note["speeds"].items()}
+    records = with_speeds(records, speeds)
     return Selection(
         candidate=records[note["candidate"]],
         front=tuple(records[number] for number in note["front"]),
         standard_error=note["standard_error"],
         tied=tuple(note["tied"]),
-        speeds={int(number): speed for number, speed in note["speeds"].items()},
+        speeds=speeds,
     )
 
 

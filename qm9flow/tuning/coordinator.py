@@ -1,5 +1,6 @@
 """The one process that runs a study: asks, hands out trials, follows them, tells."""
 
+import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from typing import Literal
 
 from optuna.trial import TrialState
 
-from qm9flow.errors import StudyBusyError
+from qm9flow.errors import StudyBusyError, StudyError
 from qm9flow.tracking.study import StudyTracker
 from qm9flow.tuning.books import MAX_RETRIES, Books, Outcome, RunningTrial
 from qm9flow.tuning.executors import Answer, Executor, Job, TrialJob
@@ -135,6 +136,9 @@ class Coordinator:
                 for answer in answers:
                     self._take(answer)
                 self._fill()
+        except BaseException:
+            self._abandon()
+            raise
         finally:
             self._executor.shut_down()
         for trial in self._again:
@@ -143,6 +147,15 @@ class Coordinator:
             self._books.set_aside(number)
         self._note_progress(at_once=True)
         return self._result(time.monotonic() - started)
+
+    def _abandon(self) -> None:
+        """Leave no run RUNNING behind an error or a second Ctrl-C, if stores still answer."""
+        if self._study.lease.is_lost:
+            return
+        for trials in self._running.values():
+            for trial in trials.values():
+                with contextlib.suppress(StudyError):
+                    self._books.interrupt(trial)
 
     def _result(self, seconds: float) -> StudyResult:
         study = self._study

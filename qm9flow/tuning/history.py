@@ -6,8 +6,10 @@ sampler looks at memory. On SQLite alone an ask takes seconds in a long study.
 
 import contextlib
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import optuna
@@ -51,6 +53,7 @@ def open_storage(url: str) -> RDBStorage:
     try:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
+            _refuse_other_tables(path)
         return RDBStorage(url, engine_kwargs=options)
     except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError) as error:
         raise ConfigError(
@@ -61,6 +64,22 @@ def open_storage(url: str) -> RDBStorage:
         reason = (str(error).splitlines() or [type(error).__name__])[0]  # not the whole SQL
         advice = "check the address, its rights and that it is a database of Optuna's"
         raise StudyError(f"cannot open the study storage {url}: {reason}; {advice}") from error
+
+
+def _refuse_other_tables(path: Path) -> None:
+    """Optuna would add its tables to whatever database it is given."""
+    if not path.exists():
+        return
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        try:
+            rows = database.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table'"
+            ).fetchall()
+        except sqlite3.Error:
+            return  # what is wrong with it is said when it is opened
+    tables = {name for (name,) in rows}
+    if tables and "version_info" not in tables:
+        raise StudyError(f"{path} is a database of another program, not Optuna's: name another one")
 
 
 def find_study(storage: BaseStorage, name: str) -> int | None:

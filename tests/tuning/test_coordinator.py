@@ -252,6 +252,26 @@ def test_several_slots(stores, dataset):
     assert check_ended(stores, 5) == result.trials
 
 
+class Interrupted(Wrapped):
+    """Its user presses Ctrl-C twice."""
+
+    def collect(self) -> list[Answer]:
+        if len(self.started) == 2:
+            raise KeyboardInterrupt
+        return super().collect()
+
+
+def test_a_second_ctrl_c_leaves_no_trial_running(stores, dataset):
+    config = small_config(n_trials=3)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(stores, dataset, config, executor=Interrupted(dataset))
+    _, runs = runs_of(stores)
+    assert [run.info.status for run in runs.values()].count("RUNNING") == 0
+    assert runs[1].info.status == "KILLED"
+    run_study(stores, dataset, config)
+    check_ended(stores, 3)
+
+
 def test_no_new_trial_after_the_timeout(stores, dataset):
     config = small_config(n_trials=3)
     run_study(stores, dataset, config, stop=stop_after(2))
@@ -306,8 +326,11 @@ def test_a_trial_that_kills_its_process_is_given_up(stores, dataset, monkeypatch
         def collect(self) -> list[Answer]:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        run_study(stores, dataset, config, executor=Deadly(dataset))
+    with monkeypatch.context() as killed:
+        # A process that is killed does not get to this.
+        killed.setattr(coordinator.Coordinator, "_abandon", lambda self: None)
+        with pytest.raises(KeyboardInterrupt):
+            run_study(stores, dataset, config, executor=Deadly(dataset))
     run_study(stores, dataset, config)
     first = check_ended(stores, 2)[0]
     assert (first.state, first.reason) == ("failed", "crash")
