@@ -70,13 +70,12 @@ def _refuse_other_tables(path: Path) -> None:
     """Optuna would add its tables to whatever database it is given."""
     if not path.exists():
         return
-    with contextlib.closing(sqlite3.connect(path)) as database:
-        try:
-            rows = database.execute(
-                "SELECT name FROM sqlite_master WHERE type = 'table'"
-            ).fetchall()
-        except sqlite3.Error:
-            return  # what is wrong with it is said when it is opened
+    wanted = "SELECT name FROM sqlite_master WHERE type = 'table'"
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            rows = database.execute(wanted).fetchall()
+    except sqlite3.Error:
+        return  # what is wrong with it is said when it is opened
     tables = {name for (name,) in rows}
     if tables and "version_info" not in tables:
         raise StudyError(f"{path} is a database of another program, not Optuna's: name another one")

@@ -123,3 +123,12 @@ def test_storages_that_cannot_be_opened(tmp_path):
         open_storage(f"sqlite:///{tmp_path}/file")
     with pytest.raises(StudyError, match="cannot open"):
         open_storage(f"sqlite:///{tmp_path}/file/optuna.db")
+
+
+@pytest.mark.parametrize("kind", ["folder", "noise"])
+def test_what_is_no_database_is_an_error_in_one_line(tmp_path, kind) -> None:
+    path = tmp_path / "optuna.db"
+    path.mkdir() if kind == "folder" else path.write_bytes(bytes(range(256)) * 40)
+    with pytest.raises(StudyError, match="cannot open the study storage") as refusal:
+        open_storage(f"sqlite:///{path}")
+    assert "\n" not in str(refusal.value)
