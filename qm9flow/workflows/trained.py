@@ -1,8 +1,9 @@
 """One training from start to end, whatever happens in between.
 
-A folder holds its state: `checkpoint.safetensors` while it runs, then `weights.safetensors` and
-`trained.json`; its epochs are in `epochs.jsonl`, for the run of every further start. Started again
-on the same folder it goes on, or answers at once if it had ended.
+A folder holds its state: its configuration in `config.json`, `checkpoint.safetensors` while it
+runs, then `weights.safetensors` and `trained.json`; its epochs are in `epochs.jsonl`, for the run
+of every further start. Started again on the same folder it goes on, or answers at once if it had
+ended.
 """
 
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 from qm9flow import config
 from qm9flow.config import TrainConfig
 from qm9flow.data.store import Dataset
-from qm9flow.errors import CheckpointError, ConfigError, TrainingError
+from qm9flow.errors import CheckpointError, TrainingError
 from qm9flow.files import replace_file
 from qm9flow.training.events import CheckpointReady, Ending, Event, Failed, Finished, Verdict
 from qm9flow.training.fit import fit
@@ -52,23 +53,26 @@ class Trained:
     verdict: Verdict
 
 
-def load_trained(folder: Path) -> Trained | None:
+def load_trained(folder: Path, train: TrainConfig) -> Trained | None:
     """The training that has ended in a folder.
 
     Args:
         folder: Where `train_to_end` kept its state.
+        train: The training's configuration, to which the folder is claimed.
 
     Returns:
         The training, None if none has ended there.
+
+    Raises:
+        CheckpointError: What is there is damaged.
     """
     record = folder / RECORD
     if not record.exists():
         return None
     try:
         values = json.loads(record.read_text())
-        train = config.from_dict(TrainConfig, values.pop("train"))
         return Trained(train=train, weights=(folder / WEIGHTS).read_bytes(), **values)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{record} is damaged ({error}): remove {folder}") from error
 
 
@@ -109,8 +113,8 @@ def claim(folder: Path, train: TrainConfig) -> None:
 
 def _keep(folder: Path, trained: Trained) -> None:
     replace_file(folder / WEIGHTS, trained.weights)
-    values = {key: value for key, value in asdict(trained).items() if key != "weights"}
-    values["train"] = config.to_dict(trained.train)
+    kept_elsewhere = ("weights", "train")
+    values = {key: item for key, item in asdict(trained).items() if key not in kept_elsewhere}
     replace_file(folder / RECORD, json.dumps(values, indent=2).encode())
     (folder / CHECKPOINT).unlink(missing_ok=True)
 
@@ -164,7 +168,7 @@ def train_to_end(
         CheckpointError: The folder holds another training.
     """
     claim(folder, train)
-    done = load_trained(folder)
+    done = load_trained(folder, train)
     if done is not None:
         on_event(_end_of(done))
         return done
