@@ -90,7 +90,7 @@ def test_a_killed_holder_lets_go(tmp_path):
 def test_a_pid_that_was_given_to_another_process_is_no_holder(tmp_path):
     note = Note(foreign(host=socket.gethostname(), pid=os.getpid(), born="1"))
     with lease(tmp_path, note):
-        pass
+        assert note.content["born"] not in ("", "1")
 
 
 def test_another_machine_holds_it_as_long_as_it_is_heard_of(tmp_path):
@@ -147,8 +147,9 @@ def test_a_forked_child_does_not_keep_it(tmp_path):
             time.sleep(5)
             os._exit(0)
     try:
-        with lease(tmp_path, note):
-            pass
+        with lease(tmp_path, note) as held:
+            assert os.waitpid(child, os.WNOHANG) == (0, 0)  # the child is alive, and has let go
+            assert not held.is_lost
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
