@@ -1,37 +1,73 @@
 """`qm9flow evaluate`."""
 
+import sys
+from pathlib import Path
+
 import click
 
 from qm9flow.cli.params import json_option, option
+from qm9flow.cli.running import INTERRUPTED, foreground
 from qm9flow.cli.show import print_json, say
 
 
 @click.command()
-@option("--model", str, "A version's number or alias.  [default: champion]")
-@click.option(
+@option("--model", str, "An alias, a version's number, or a bundle's folder.  [default: champion]")
+@option(
     "--on",
-    "part",
-    type=click.Choice(["test", "validation"]),
-    default="test",
-    show_default=True,
-    help="Which of `standard`'s molecules.",
+    click.Choice(["test", "validation"]),
+    "Which molecules of the model's own split.  [default: test]",
 )
+@option("--output", click.Path(path_type=Path, file_okay=False), "A folder for all of it.")
+@option("--targets", str, "Whose worst molecules are drawn, with commas.  [default: eight]")
+@option("--worst", click.IntRange(1, 12), "Molecules drawn a target.  [default: 5]")
+@option("--limit", click.IntRange(min=2), "Only the first molecules, to be quick.")
 @json_option
-def command(model: str | None, part: str, as_json: bool) -> None:
-    """Compute a registered version's errors again, from its ONNX graph.
+def command(
+    *,
+    model: str | None,
+    on: str | None,
+    output: Path | None,
+    targets: str | None,
+    worst: int | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """Look at a model's errors on molecules that it never trained on, from its ONNX graph.
 
-    Beside them: the linear model of the composition, and chemical accuracy.
+    Mean absolute errors on its own split and on `standard`'s molecules, beside a linear model of
+    the composition, chemical accuracy and the literature; by size and element; the worst
+    molecules, drawn; parity plots. A registered version's run in MLflow gets all of it under
+    `evaluation/`, and so does --output: JSON, CSV, Markdown and PNG.
 
     \b
     Example:
-      qm9flow evaluate --model champion
+      qm9flow evaluate --model champion --output evaluation
+      qm9flow evaluate --model 3 --targets gap,mu --worst 8
     """
-    from qm9flow.cli.running import foreground
-    from qm9flow.workflows.evaluate import evaluate_version
+    from qm9flow.evaluation.assessment import WORST_TARGETS
+    from qm9flow.workflows.console import Stopped
+    from qm9flow.workflows.evaluate import evaluate
 
+    named = [name.strip() for name in (targets or "").split(",") if name.strip()]
     with foreground() as console:
-        version, table = evaluate_version(model, part, console)
+        try:
+            done = evaluate(
+                model or "champion",
+                "validation" if on == "validation" else "test",
+                console,
+                limit=limit,
+                targets=named or WORST_TARGETS,
+                n_worst=worst or 5,
+                output=output,
+            )
+        except Stopped:
+            sys.exit(INTERRUPTED)
     if as_json:
-        print_json({"version": version, "on": part, **table.as_dict()})
+        kept = {
+            "folder": str(done.folder) if done.folder else None,
+            "run_ids": list(done.run_ids),
+            "not_logged": list(done.not_logged),
+        }
+        print_json({**done.assessment.as_dict(), "kept": kept})
     else:
-        say(f"version {version} on `standard`'s {part} molecules\n\n{table.as_text()}")
+        say("\n\n".join(text for text in (done.assessment.as_text(), done.where()) if text))

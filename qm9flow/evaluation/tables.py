@@ -1,4 +1,4 @@
-"""Errors per target, beside the baseline and chemical accuracy: as text, markdown, plain values."""
+"""Errors per target, beside the baseline and chemical accuracy."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,8 +10,6 @@ from qm9flow.properties import PROPERTIES
 from qm9flow.training.metrics import mean_absolute_errors, pooled_rmse
 
 Floats = npt.NDArray[np.float64]
-
-_HEADER = ("target", "unit", "MAE", "baseline", "accuracy", "MAE / accuracy")
 
 
 @dataclass(frozen=True)
@@ -87,52 +85,6 @@ class ErrorTable:
             "rmse_pooled_without_a": self.rmse_pooled_without_a,
         }
 
-    def as_text(self) -> str:
-        """The table for a terminal.
-
-        Returns:
-            Aligned columns, and the pooled errors below.
-        """
-        cells = [_HEADER, *self._cells()]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(_HEADER))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if column < 2 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in cells
-        ]
-        return "\n".join([*lines, "", self._pooled()])
-
-    def as_markdown(self) -> str:
-        """The table for a document.
-
-        Returns:
-            A markdown table, and the pooled errors below.
-        """
-        cells = [_HEADER, ("---", "---", "---:", "---:", "---:", "---:"), *self._cells()]
-        lines = ["| " + " | ".join(row) + " |" for row in cells]
-        return "\n".join([*lines, "", self._pooled()])
-
-    def _cells(self) -> list[tuple[str, ...]]:
-        return [
-            (
-                row.target,
-                row.unit,
-                _number(row.mae),
-                _number(row.baseline_mae),
-                "-" if row.chemical_accuracy is None else f"{row.chemical_accuracy:g}",
-                _number(row.mae_over_accuracy, digits=2),
-            )
-            for row in self.rows
-        ]
-
-    def _pooled(self) -> str:
-        return (
-            f"{self.molecules:,} molecules; RMSE pooled over 19 raw targets "
-            f"{_number(self.rmse_pooled)}, without A {_number(self.rmse_pooled_without_a)}"
-        )
-
 
 def error_table(predicted: Floats, truth: Floats, baseline: Floats | None = None) -> ErrorTable:
     """Errors of predictions of all 19 targets.
@@ -160,15 +112,3 @@ def error_table(predicted: Floats, truth: Floats, baseline: Floats | None = None
     return ErrorTable(
         len(truth), rows, pooled_rmse(predicted, truth), pooled_rmse(predicted, truth, ("a",))
     )
-
-
-def _number(value: float | None, digits: int = 4) -> str:
-    """Significant digits without an exponent where people read numbers: 0.0312, 1234, 2.1e-06."""
-    if value is None:
-        return "-"
-    if value == 0 or not np.isfinite(value):
-        return f"{value:g}"
-    if abs(value) < 1e-4:
-        return f"{value:.1e}"
-    decimals = digits - 1 - int(np.floor(np.log10(abs(value))))
-    return f"{value:.{max(decimals, 0)}f}"

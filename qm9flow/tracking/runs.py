@@ -4,14 +4,15 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Metric, Run
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -224,6 +225,30 @@ def artifacts_of(client: MlflowClient, run: Run) -> ArtifactRepository:
         What writes and deletes there.
     """
     return get_artifact_repository(run.info.artifact_uri, tracking_uri=client.tracking_uri)
+
+
+def add_to_run(
+    client: MlflowClient, run_id: str, folder: Path, name: str, metrics: Mapping[str, float]
+) -> None:
+    """Add a folder and metrics to a run, whether it has ended or not.
+
+    Args:
+        client: From `connect`.
+        run_id: The run.
+        folder: What is copied, over files of the same names.
+        name: The folder's path inside the run.
+        metrics: Names and values.
+
+    Raises:
+        TrackingError: The run is unknown or was deleted, or the store refuses.
+    """
+    now = int(time.time() * 1000)
+    entities = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
+    with store_errors(f"store {name} with run {run_id}"):
+        if client.get_run(run_id).info.lifecycle_stage != "active":
+            raise TrackingError(f"run {run_id} was deleted: {name} is not stored with it")
+        client.log_artifacts(run_id, str(folder), name)
+        client.log_batch(run_id, metrics=entities)
 
 
 def delete_artifacts(client: MlflowClient, run_id: str, path: str) -> None:

@@ -1,59 +1,208 @@
-"""Errors of a registered version, computed from what is served: its ONNX graph."""
+"""Errors of a registered version or of a bundle, computed from what is served: its ONNX graph."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from qm9flow.data.splits import make_split
+from qm9flow import locations, properties
+from qm9flow.data.splits import Split, make_split
 from qm9flow.data.store import Dataset, open_dataset
-from qm9flow.errors import RegistryError
-from qm9flow.evaluation.baseline import linear_baseline
-from qm9flow.evaluation.tables import ErrorTable, error_table
+from qm9flow.errors import BundleError, ConfigError, InferenceError, TrackingError
+from qm9flow.evaluation.assessment import WORST_TARGETS, Assessment, Part, Subject, assess
+from qm9flow.evaluation.assessment_files import write_assessment
 from qm9flow.inference.predictor import Predictor
-from qm9flow.properties import TARGETS
-from qm9flow.registry.versions import Version, fetch, resolve
-from qm9flow.workflows.console import Console
+from qm9flow.properties import GEOMETRIC, TARGETS
+from qm9flow.registry.find import FoundModel, find_model
+from qm9flow.registry.versions import resolve
+from qm9flow.release.bundle import read_bundle
+from qm9flow.release.record import BundleRecord
+from qm9flow.tracking.runs import add_to_run
+from qm9flow.tracking.stores import connect, resolve_stores
+from qm9flow.workflows.console import Console, Stopped
+
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
 
 CHUNK = 1000
 """Molecules between two steps of the progress bar."""
 
+FOLDER = "evaluation"
+"""Where evaluations are in a run, one folder a version and part."""
 
-def evaluate_version(which: str | None, part: str, console: Console) -> tuple[int, ErrorTable]:
-    """Predict one part of the `standard` split with a version's ONNX graph.
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation and where it is.
+
+    Attributes:
+        assessment: What was found.
+        folder: Where it was written, None if no folder was named.
+        run_ids: MLflow's runs that have it.
+        not_logged: Why other runs do not have it, in words.
+    """
+
+    assessment: Assessment
+    folder: Path | None
+    run_ids: tuple[str, ...]
+    not_logged: tuple[str, ...]
+
+    def where(self) -> str:
+        """Where it is, in words."""
+        lines = [f"tables and figures: {self.folder}"] if self.folder else []
+        lines += [f"logged to run {run_id}, folder {FOLDER}" for run_id in self.run_ids]
+        lines += [f"not logged: {reason}" for reason in self.not_logged]
+        return "\n".join(lines)
+
+
+def evaluate(
+    model: str,
+    part: Part,
+    console: Console,
+    *,
+    limit: int | None = None,
+    targets: Sequence[str] = WORST_TARGETS,
+    n_worst: int = 5,
+    output: Path | None = None,
+) -> Evaluated:
+    """Predict a part of a model's own split with its ONNX graph, and look at the errors.
+
+    The part holds that of `standard`, whose errors are given beside.
 
     Args:
-        which: A version's number or alias; None means the champion.
+        model: An alias, a version's number, or a bundle's folder.
         part: `test` or `validation`.
-        console: Progress.
+        console: Progress, the wish to stop.
+        limit: Only the first molecules of the part; None means all.
+        targets: Those whose worst molecules are shown.
+        n_worst: Molecules a target.
+        output: A folder to write to; None writes none.
 
     Returns:
-        The version's number, and its errors beside those of the linear baseline.
+        What was found. For a registered version it was logged to the run that made it, and under
+        `mlflow run` to the project's run.
 
     Raises:
-        RegistryError: There is no such version, or it was trained on other data.
+        ConfigError: There is no such target, or the folder cannot be written to.
+        RegistryError: There is no such model, or it is damaged.
+        BundleError: The bundle is damaged, or was trained on other data.
+        InferenceError: The graph cannot be run, or gives no finite values.
+        Stopped: `console.stop` said so.
     """
-    version = resolve(which)
+    for target in targets:
+        properties.get(target)
+    found = find_model(_reference(model))
+    record, _ = read_bundle(found.bundle)
     dataset = open_dataset(progress=console.progress)
-    _refuse_other_data(version, dataset)
-    split = make_split("standard", len(dataset), int(version.tags["split_seed"]))
-    indices = getattr(split, part)
-    predictor = Predictor(fetch(version))
+    subject = _subject(found, record, dataset)
+    indices = getattr(subject.split, part)[:limit]
+    predicted = _predict(found.bundle, dataset, indices, console)
+    assessment = assess(subject, dataset, part, predicted, targets=targets, n_worst=n_worst)
+    return _keep(assessment, found, dataset, output)
+
+
+def _reference(model: str) -> str:
+    """A folder is meant from where the user is, also under `mlflow run`."""
+    return str(locations.callers_path(Path(model))) if os.sep in model else model
+
+
+def _subject(found: FoundModel, record: BundleRecord, dataset: Dataset) -> Subject:
+    label = f"version {found.version}" if found.version else f"bundle {found.bundle.name}"
+    return Subject(
+        label=label,
+        version=found.version,
+        alias=found.alias,
+        bundle=str(found.bundle),
+        architecture=record.train.model.architecture,
+        train_molecules=record.train.train_size or len(_split(record, dataset, label).train),
+        split=_split(record, dataset, label),
+    )
+
+
+def _split(record: BundleRecord, dataset: Dataset, label: str) -> Split:
+    """The split that a bundle was trained on, molecule by molecule."""
+    if record.data_digest != dataset.digest:
+        raise BundleError(
+            f"{label} was trained on data {record.data_digest[:12]}, here lies "
+            f"{dataset.digest[:12]}: its errors would not compare"
+        )
+    split = make_split(record.train.split, len(dataset), record.split_seed)
+    if split.digest != record.split_digest:
+        raise BundleError(
+            f"{label} was trained on another split {record.split_name!r} than this version of "
+            "qm9flow makes: it may have seen the test molecules"
+        )
+    return split
+
+
+def _predict(bundle: Path, dataset: Dataset, indices: Indices, console: Console) -> Floats:
+    """(n, 19), in the order of `properties.TARGETS` and in their units."""
+    predictor = Predictor(bundle)
     rows: list[list[float]] = []
     for start in range(0, len(indices), CHUNK):
+        if console.stop():
+            raise Stopped
         molecules = [dataset.molecule(int(i)) for i in indices[start : start + CHUNK]]
-        # Undefined constants (A of linear molecules, all of atoms) are 0 in tables.
         rows += [
-            [prediction.values[name] or 0.0 for name in TARGETS]
+            [_in_tables(name, prediction.values[name]) for name in TARGETS]
             for prediction in predictor.predict(molecules)
         ]
         console.progress("predicting", len(rows), len(indices))
-    truth = dataset.truth()[indices]
-    baseline = linear_baseline(dataset, split, indices)
-    return version.number, error_table(np.array(rows), truth, baseline)
-
-
-def _refuse_other_data(version: Version, dataset: Dataset) -> None:
-    digest = version.tags.get("data_digest")
-    if digest != dataset.digest:
-        raise RegistryError(
-            f"{version.label} was trained on data {str(digest)[:12]}, here lies "
-            f"{dataset.digest[:12]}: its errors would not compare"
+    values = np.array(rows)
+    strange = ~np.isfinite(values).all(axis=1)
+    if strange.any():
+        first = dataset.index[indices[np.argmax(strange)]]
+        raise InferenceError(
+            f"the network gives no finite values for {strange.sum()} of {len(values)} molecules, "
+            f"QM9's {first} among them"
         )
+    return values
+
+
+def _in_tables(name: str, value: float | None) -> float:
+    """Undefined constants (A of linear molecules) are 0 in QM9's tables."""
+    if value is None:
+        return 0.0 if name in GEOMETRIC else float("nan")
+    return value
+
+
+def _keep(
+    assessment: Assessment, found: FoundModel, dataset: Dataset, output: Path | None
+) -> Evaluated:
+    """Write and log it."""
+    run_ids, not_logged = _runs(found), []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = locations.callers_path(output) if output else Path(scratch)
+        if output or run_ids:
+            try:
+                write_assessment(assessment, dataset, folder)
+            except OSError as error:
+                raise ConfigError(f"cannot write to {folder}: {error.strerror}") from error
+        stored = []
+        for run_id in run_ids:
+            try:
+                _log(assessment, run_id, folder)
+                stored.append(run_id)
+            except TrackingError as error:
+                not_logged.append(str(error))
+    return Evaluated(assessment, folder if output else None, tuple(stored), tuple(not_logged))
+
+
+def _runs(found: FoundModel) -> list[str]:
+    """The run that made a version, and that of `mlflow run`."""
+    made = [] if found.version is None else [resolve(found.version).run_id]
+    project = os.environ.get("MLFLOW_RUN_ID")
+    return [run_id for run_id in dict.fromkeys([*made, project]) if run_id]
+
+
+def _log(assessment: Assessment, run_id: str, folder: Path) -> None:
+    subject = assessment.subject
+    of = "bundle" if subject.version is None else f"version_{subject.version}"
+    metrics = {} if assessment.is_limited else assessment.metrics()
+    add_to_run(
+        connect(resolve_stores()), run_id, folder, f"{FOLDER}/{of}/{assessment.part}", metrics
+    )

@@ -1,0 +1,55 @@
+"""Published errors: complete, and in our units."""
+
+import pytest
+
+from qm9flow.evaluation.literature import LITERATURE, NOTE, REPORTED
+from qm9flow.properties import get
+
+BY_NAME = {item.name: item for item in LITERATURE}
+
+
+def test_networks_and_their_papers() -> None:
+    assert {name: item.arxiv for name, item in BY_NAME.items()} == {
+        "enn-s2s": "1704.01212",
+        "SchNet": "1706.08566",
+        "DimeNet++": "2011.14115",
+        "EGNN": "2102.09844",
+        "PaiNN": "2102.03150",
+        "ET": "2202.02541",
+        "Equiformer": "2206.11990",
+    }
+    assert [item.year for item in LITERATURE] == sorted(item.year for item in LITERATURE)
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "mae"),
+    [
+        ("SchNet", "u0", 0.014),
+        ("SchNet", "zpve", 0.0017),
+        ("PaiNN", "mu", 0.012),
+        ("PaiNN", "g", 0.00735),
+        ("PaiNN", "r2", 0.066),
+        ("DimeNet++", "gap", 0.0326),
+        ("enn-s2s", "alpha", 0.092),
+        ("Equiformer", "cv", 0.023),
+        ("EGNN", "homo", 0.029),
+        ("ET", "lumo", 0.0175),
+    ],
+)
+def test_values_are_in_our_units(name: str, target: str, mae: float) -> None:
+    assert BY_NAME[name].mae(target) == pytest.approx(mae)
+
+
+@pytest.mark.parametrize("item", LITERATURE, ids=lambda item: item.name)
+def test_every_value_is_near_chemical_accuracy(item) -> None:  # type: ignore[no-untyped-def]
+    """A value in another unit would be off by a thousand."""
+    assert len(item.listed) == len(REPORTED)
+    for target in REPORTED:
+        accuracy = get(target).chemical_accuracy
+        assert accuracy is not None
+        assert 0.01 < item.mae(target) / accuracy < 3
+
+
+def test_note_says_what_does_not_compare() -> None:
+    assert "one target at a time" in NOTE
+    assert "other random splits" in NOTE
