@@ -19,7 +19,7 @@ from qm9flow.cli.show import print_json, say
 )
 @option("--output", click.Path(path_type=Path, file_okay=False), "A folder for all of it.")
 @option("--targets", str, "Whose worst molecules are drawn, with commas.  [default: eight]")
-@option("--worst", click.IntRange(1, 12), "Molecules drawn a target.  [default: 5]")
+@option("--worst", click.IntRange(1, 12), "Molecules drawn a target, 1 to 12.  [default: 5]")
 @option("--limit", click.IntRange(min=2), "Only the first molecules, to be quick.")
 @json_option
 def command(

@@ -1,7 +1,7 @@
 """What a model is worth: all that one evaluation found, as plain values and as text."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +31,10 @@ _IN_BRIEF = ("mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "u0", "cv")
 """Columns of the tables by size and element: U, H and G go with U0."""
 
 
+_SAME = 1e-3
+"""Relative difference of two errors up to which a graph and its network say the same."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """What is evaluated.
@@ -43,6 +47,8 @@ class Subject:
         architecture: Of its network.
         train_molecules: How many it was trained on.
         split: The split that it was trained on.
+        recorded: By part, errors on `standard` that were recorded when it was made, by target in
+            its unit; may be empty.
     """
 
     label: str
@@ -52,6 +58,7 @@ class Subject:
     architecture: str
     train_molecules: int
     split: Split
+    recorded: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -109,8 +116,8 @@ class Assessment:
 
         Returns:
             `format`, `model`, `part`, `is_limited`, `own` and `standard` (as `ErrorTable.as_dict`),
-            `residuals` by target, `literature` with `note` and `networks`, `groups` by kind, and
-            `worst` by target.
+            `differences`, `residuals` by target, `literature` with `note` and `networks`,
+            `groups` by kind, and `worst` by target.
         """
         networks = [
             {
@@ -128,6 +135,7 @@ class Assessment:
             "is_limited": self.is_limited,
             "own": {"split": self.subject.split.name, **self.own.as_dict()},
             "standard": {"split": "standard", **self.standard.as_dict()},
+            "differences": self.differences(),
             "residuals": {item.target: asdict(item) for item in self.residuals},
             "literature": {"note": self.literature_note(), "networks": networks},
             "groups": {
@@ -137,6 +145,20 @@ class Assessment:
                 target: [{**asdict(item), "error": item.error} for item in found]
                 for target, found in self.worst.items()
             },
+        }
+
+    def differences(self) -> dict[str, float]:
+        """How far the errors on `standard` are from those recorded when the model was made.
+
+        Returns:
+            By target of the literature, difference / recorded error; none of a limited part, or
+            where nothing was recorded.
+        """
+        recorded = {} if self.is_limited else self.subject.recorded.get(self.part, {})
+        return {
+            target: self.standard.row(target).mae / recorded[target] - 1
+            for target in REPORTED
+            if recorded.get(target)
         }
 
     def metrics(self) -> dict[str, float]:
@@ -221,6 +243,16 @@ class Assessment:
             for rank, item in enumerate(found[:how_many], start=1)
         ]
 
+    def _worst_in_words(self, how_many: int | None) -> Rows:
+        """As `worst_rows`, with as many decimals as are of use, and indices without commas."""
+        molecules = [item for found in self.worst.values() for item in found[:how_many]]
+        return [
+            row
+            | {"qm9_index": str(item.qm9_index), "error": text_tables.number(item.error, 3)}
+            | dict(zip(("predicted", "true"), item.texts(), strict=True))
+            for row, item in zip(self.worst_rows(how_many), molecules, strict=True)
+        ]
+
     def as_text(self) -> str:
         """All of it for a terminal, the worst molecule of each target only."""
         parts = [self.title, text_tables.aligned(self._main_rows()), self._pooled()]
@@ -266,7 +298,19 @@ class Assessment:
             "linear: a linear model of the composition; accuracy: chemical accuracy; "
             f"bias: mean of predicted - true{standard}\n"
             f"RMSE pooled over 19 raw targets {text_tables.number(self.own.rmse_pooled)}, "
-            f"without A {text_tables.number(self.own.rmse_pooled_without_a)}"
+            f"without A {text_tables.number(self.own.rmse_pooled_without_a)}{self._compared()}"
+        )
+
+    def _compared(self) -> str:
+        differences = self.differences()
+        if not differences:
+            return ""
+        most = max(differences, key=lambda target: abs(differences[target]))
+        if abs(differences[most]) < _SAME:
+            return f"\nerrors on `standard` are those recorded when it was made, within {_SAME:.1%}"
+        return (
+            "\nWARNING: errors on `standard` are not those recorded when it was made: "
+            f"{most} differs by {differences[most]:+.1%}"
         )
 
     def _sections(self, n_worst: int | None) -> list[tuple[str, Rows, str]]:
@@ -274,10 +318,7 @@ class Assessment:
         of_groups = [_without(row, "by") for row in self.group_rows(_IN_BRIEF)]
         beside = [_as_listed(row) for row in self.literature_rows()]
         dull = ("rank",) if n_worst == 1 else ()
-        worst = [
-            {**_without(row, *dull), "qm9_index": str(row["qm9_index"])}
-            for row in self.worst_rows(n_worst)
-        ]
+        worst = [_without(row, *dull) for row in self._worst_in_words(n_worst)]
         papers = ", ".join(f"{item.name} arXiv:{item.arxiv}" for item in LITERATURE)
         largest = "Largest errors" if n_worst is None else "Largest error of a target"
         note = f"{self.literature_note()}\n{papers}"

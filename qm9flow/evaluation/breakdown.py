@@ -1,5 +1,6 @@
 """Where errors are large: how they spread, by size, by element, and the worst molecules."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -90,6 +91,13 @@ class Worst:
     def error(self) -> float:
         """Predicted - true, in the target's unit."""
         return self.predicted - self.true
+
+    def texts(self) -> tuple[str, str]:
+        """Predicted and true value, with as many decimals as show how they differ."""
+        size = abs(self.error)
+        decimals = 2 - math.floor(math.log10(size)) if size > 0 else 3
+        decimals = min(max(decimals, 0), 9)
+        return f"{self.predicted:.{decimals}f}", f"{self.true:.{decimals}f}"
 
 
 def residuals(predicted: Floats, truth: Floats) -> tuple[Residuals, ...]:

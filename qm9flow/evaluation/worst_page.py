@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from rdkit import Chem, rdBase
+from rdkit.Chem import rdCoordGen
 from rdkit.Chem.Draw import rdMolDraw2D
 
 from qm9flow.evaluation.assessment import Assessment
@@ -36,9 +37,10 @@ def depict(smiles: str) -> npt.NDArray[np.float32] | None:
         return None
     canvas = rdMolDraw2D.MolDraw2DCairo(WIDTH, HEIGHT)
     options: Any = canvas.drawOptions()
-    options.fixedBondLength = 42
+    options.fixedBondLength = 62
     options.bondLineWidth = 2
     options.minFontSize = 18
+    rdCoordGen.AddCoords(molecule)  # RDKit's own layout puts atoms of bridged rings on each other
     rdMolDraw2D.PrepareAndDrawMolecule(canvas, molecule)
     canvas.FinishDrawing()
     pixels: npt.NDArray[np.float32] = imread(io.BytesIO(canvas.GetDrawingText()))
@@ -58,9 +60,10 @@ def draw_worst(found: Assessment) -> Figure:
     columns = max(len(worst) for worst in rows.values())
     figure = new_figure(
         max(8.0, 2.35 * columns + 0.9),
-        2.05 * len(rows) + 0.6,
+        2.15 * len(rows) + 0.6,
         f"Largest errors, predicted - true: {found.title}",
     )
+    figure.set_layout_engine("constrained", h_pad=0.14)  # inches: a caption stays with its drawing
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for line, (target, worst) in zip(grid, rows.items(), strict=True):
         item = get(target)
@@ -82,9 +85,9 @@ def _draw_one(axes: Axes, molecule: Worst, unit: str) -> None:
         axes.text(WIDTH / 2, HEIGHT / 2, molecule.smiles, ha="center", va="center", fontsize=8)
     else:
         axes.imshow(pixels)
+    predicted, true = molecule.texts()
     axes.set_xlabel(
-        f"predicted {number(molecule.predicted)}, true {number(molecule.true)}\n"
-        f"QM9 {molecule.qm9_index}, {molecule.atoms} atoms",
+        f"predicted {predicted}, true {true}\nQM9 {molecule.qm9_index}, {molecule.atoms} atoms",
         fontsize=8,
     )
     sign = "+" if molecule.error > 0 else ""

@@ -120,6 +120,7 @@ def _subject(found: FoundModel, record: BundleRecord, dataset: Dataset) -> Subje
         architecture=record.train.model.architecture,
         train_molecules=record.train.train_size or len(_split(record, dataset, label).train),
         split=_split(record, dataset, label),
+        recorded={"test": record.test_mae, "validation": record.validation_mae},
     )
 
 
@@ -202,7 +203,7 @@ def _runs(found: FoundModel) -> list[str]:
 def _log(assessment: Assessment, run_id: str, folder: Path) -> None:
     subject = assessment.subject
     of = "bundle" if subject.version is None else f"version_{subject.version}"
-    metrics = {} if assessment.is_limited else assessment.metrics()
-    add_to_run(
-        connect(resolve_stores()), run_id, folder, f"{FOLDER}/{of}/{assessment.part}", metrics
-    )
+    there, metrics = f"{FOLDER}/{of}/{assessment.part}", assessment.metrics()
+    if assessment.is_limited:  # a quick look must not replace the whole
+        there, metrics = f"{there}_first_{len(assessment.indices)}", {}
+    add_to_run(connect(resolve_stores()), run_id, folder, there, metrics)

@@ -52,7 +52,7 @@ def test_a_version_is_evaluated_into_its_run(registry: Registry) -> None:
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("version 1 on the first 60 test molecules of its split")
     assert f"logged to run {registry.run_id}" in result.stdout
-    there = logged(registry.client, registry.run_id, "evaluation/version_1/test")
+    there = logged(registry.client, registry.run_id, "evaluation/version_1/test_first_60")
     assert {"evaluation.json", "parity.png", "worst.png", "targets.csv"} <= there
     assert not registry.client.get_run(registry.run_id).data.metrics  # of 60 molecules only
 
@@ -65,6 +65,10 @@ def test_a_whole_part_gives_metrics(registry: Registry) -> None:
     assert metrics["evaluate/standard_validation/gap/mae"] == pytest.approx(
         said["standard"]["targets"]["gap"]["mae"]
     )
+    there = logged(registry.client, registry.run_id, "evaluation/version_1/validation")
+    assert "evaluation.json" in there
+    mae = said["own"]["targets"]["homo"]["mae"]  # the bundle claims 0.05
+    assert said["differences"] == {"homo": pytest.approx(mae / 0.05 - 1)}
 
 
 def test_json_says_what_was_found_and_where_it_is(registry: Registry) -> None:
@@ -91,7 +95,7 @@ def test_mlflow_runs_own_run_has_it_too(
     empty = ("--on", "", "--output", "", "--targets", "", "--worst", "")
     said = answer("--model", "champion", "--limit", "20", *empty)
     assert said["kept"]["run_ids"] == [registry.run_id, project]
-    assert "worst.png" in logged(registry.client, project, "evaluation/version_1/test")
+    assert "worst.png" in logged(registry.client, project, "evaluation/version_1/test_first_20")
 
 
 def test_a_deleted_run_does_not_lose_the_table(registry: Registry) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,21 @@ def test_standard_molecules_are_a_part_of_a_models_own_split(dataset: Dataset) -
     assert whole.metrics()["evaluate/standard_test/mu/mae"] == whole.standard.row("mu").mae
 
 
+def test_recorded_errors_are_compared(dataset: Dataset) -> None:
+    whole = assessed(dataset, "standard", None)
+    assert whole.differences() == {}
+    mae = whole.standard.row("mu").mae
+    for recorded, words in (
+        (mae, "are those recorded when it was made, within 0.1%"),
+        (mae / 1.5, "WARNING: errors on `standard` are not those recorded when it was made: "
+                    "mu differs by +50.0%"),
+    ):  # fmt: skip
+        subject = replace(whole.subject, recorded={"test": {"mu": recorded, "a": 1.0}})
+        assert words in replace(whole, subject=subject).as_text()
+        limited = replace(whole, subject=subject, is_limited=True)
+        assert limited.differences() == {}
+
+
 def test_text_says_what_it_compares(found: Assessment) -> None:
     text = found.as_text()
     assert text.startswith("version 3 on the first 1,500 test molecules of its split `standard`\n")
@@ -76,8 +92,8 @@ def test_json_form(folder: Path, found: Assessment) -> None:
     said = json.loads((folder / "evaluation.json").read_text())
     assert said == json.loads(json.dumps(found.as_dict(), allow_nan=False))
     assert list(said) == [
-        "format", "model", "part", "is_limited", "own", "standard", "residuals", "literature",
-        "groups", "worst",
+        "format", "model", "part", "is_limited", "own", "standard", "differences", "residuals",
+        "literature", "groups", "worst",
     ]  # fmt: skip
     assert said["format"] == 1
     assert said["model"]["version"] == 3

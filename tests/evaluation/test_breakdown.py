@@ -5,7 +5,14 @@ import pytest
 
 from qm9flow.data.store import Dataset
 from qm9flow.errors import ConfigError
-from qm9flow.evaluation.breakdown import by_atoms, by_element, by_heavy_atoms, residuals, worst
+from qm9flow.evaluation.breakdown import (
+    Worst,
+    by_atoms,
+    by_element,
+    by_heavy_atoms,
+    residuals,
+    worst,
+)
 from qm9flow.properties import TARGETS
 
 MU, U0 = TARGETS.index("mu"), TARGETS.index("u0")
@@ -92,6 +99,22 @@ def test_worst_come_in_the_order_of_their_errors(dataset: Dataset) -> None:
     assert first.smiles == dataset.smiles(10)
     assert first.atoms == dataset.sizes[10]
     assert first.true == truth[1, MU]
+
+
+@pytest.mark.parametrize(
+    ("predicted", "true", "texts"),
+    [
+        (-11915.2345, -11913.2111, ("-11915.23", "-11913.21")),
+        (5.1321, 19.0388, ("5.1", "19.0")),
+        (2.06211, 1.93661, ("2.062", "1.937")),
+        (1.5, 1.5, ("1.500", "1.500")),
+        (4000.4, 1.2, ("4000", "1")),
+    ],
+)
+def test_values_are_shown_as_far_as_they_differ(
+    predicted: float, true: float, texts: tuple[str, str]
+) -> None:
+    assert Worst(0, 1, "C", 5, predicted, true).texts() == texts
 
 
 def test_unknown_target_is_refused(dataset: Dataset) -> None:
