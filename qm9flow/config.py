@@ -72,6 +72,81 @@ class MPNNConfig:
 
 
 @dataclass(frozen=True)
+class SchNetConfig:
+    """Continuous filters over distances (`qm9flow.nn.schnet`)."""
+
+    architecture: ClassVar[str] = "schnet"
+    interactions: int = 3
+    """Interaction blocks, 1 to 12."""
+    fc_layers: int = 2
+    """Dense layers of the readout, 1 to 8."""
+    hidden: int = 64
+    """Hidden nodes and filters, 2 to 512."""
+    radial: int = 20
+    """Gaussians that a distance is expanded in."""
+    cutoff_angstrom: float = 5.0
+    """Atoms further apart do not see each other."""
+
+    def __post_init__(self) -> None:
+        _require_range(self, "interactions", 1, 12)
+        _require_range(self, "fc_layers", 1, 8)
+        _require_range(self, "hidden", 2, 512)
+        _require_range(self, "radial", 2, 256)
+        _require_range(self, "cutoff_angstrom", 0.5, 50.0)
+
+
+@dataclass(frozen=True)
+class PaiNNConfig:
+    """Scalars and vectors on each atom (`qm9flow.nn.painn`)."""
+
+    architecture: ClassVar[str] = "painn"
+    interactions: int = 3
+    """Rounds of messages and updates, 1 to 12."""
+    fc_layers: int = 2
+    """Dense layers of the readout, 1 to 8."""
+    hidden: int = 64
+    """Hidden scalars, and as many vectors, 2 to 512."""
+    radial: int = 20
+    """Gaussians that a distance is expanded in."""
+    cutoff_angstrom: float = 5.0
+    """Atoms further apart do not see each other."""
+
+    def __post_init__(self) -> None:
+        _require_range(self, "interactions", 1, 12)
+        _require_range(self, "fc_layers", 1, 8)
+        _require_range(self, "hidden", 2, 512)
+        _require_range(self, "radial", 2, 256)
+        _require_range(self, "cutoff_angstrom", 0.5, 50.0)
+
+
+@dataclass(frozen=True)
+class DensityConfig:
+    """The flagship: neighbours' densities, contracted on each atom (`qm9flow.nn.density`)."""
+
+    architecture: ClassVar[str] = "density"
+    layers: int = 3
+    """Rounds of sums over neighbours, 1 to 8."""
+    hidden: int = 64
+    """Scalars of an atom, 2 to 1024."""
+    vectors: int = 64
+    """Vectors of an atom, 2 to 512."""
+    channels: int = 32
+    """Numbers that an atom sends to its neighbours, 1 to 512."""
+    radial: int = 8
+    """Radial functions that they are summed under."""
+    cutoff_angstrom: float = 5.0
+    """Atoms further apart do not see each other."""
+
+    def __post_init__(self) -> None:
+        _require_range(self, "layers", 1, 8)
+        _require_range(self, "hidden", 2, 1024)
+        _require_range(self, "vectors", 2, 512)
+        _require_range(self, "channels", 1, 512)
+        _require_range(self, "radial", 1, 64)
+        _require_range(self, "cutoff_angstrom", 0.5, 50.0)
+
+
+@dataclass(frozen=True)
 class PyGNNConvConfig(MPNNConfig):
     """The same network on PyTorch Geometric's own `NNConv` (`qm9flow.nn.pyg`)."""
 
@@ -99,10 +174,12 @@ class PyGSchNetConfig:
         _require_range(self, "cutoff_angstrom", 0.5, 50.0)
 
 
-ModelConfig = MPNNConfig | PyGNNConvConfig | PyGSchNetConfig
+ModelConfig = MPNNConfig | SchNetConfig | PaiNNConfig | PyGNNConvConfig | PyGSchNetConfig
 
 MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
     "mpnn": MPNNConfig,
+    "schnet": SchNetConfig,
+    "painn": PaiNNConfig,
     "pyg_nnconv": PyGNNConvConfig,
     "pyg_schnet": PyGSchNetConfig,
 }

@@ -6,15 +6,34 @@ another network does not need it.
 
 from collections.abc import Callable, Sequence
 
-from qm9flow.config import ModelConfig, MPNNConfig, PyGNNConvConfig, PyGSchNetConfig
+from qm9flow.config import (
+    ModelConfig,
+    MPNNConfig,
+    PaiNNConfig,
+    PyGNNConvConfig,
+    PyGSchNetConfig,
+    SchNetConfig,
+)
 from qm9flow.errors import ConfigError
 from qm9flow.nn.contract import Network
 from qm9flow.nn.mpnn import MPNN
+from qm9flow.nn.painn import PaiNN
+from qm9flow.nn.schnet import SchNet
 
 
 def _mpnn(config: ModelConfig, targets: Sequence[str]) -> Network:
     assert isinstance(config, MPNNConfig)
     return MPNN(config, targets)
+
+
+def _schnet(config: ModelConfig, targets: Sequence[str]) -> Network:
+    assert isinstance(config, SchNetConfig)
+    return SchNet(config, targets)
+
+
+def _painn(config: ModelConfig, targets: Sequence[str]) -> Network:
+    assert isinstance(config, PaiNNConfig)
+    return PaiNN(config, targets)
 
 
 def _pyg_nnconv(config: ModelConfig, targets: Sequence[str]) -> Network:
@@ -33,6 +52,8 @@ def _pyg_schnet(config: ModelConfig, targets: Sequence[str]) -> Network:
 
 ARCHITECTURES: dict[str, Callable[[ModelConfig, Sequence[str]], Network]] = {
     "mpnn": _mpnn,
+    "schnet": _schnet,
+    "painn": _painn,
     "pyg_nnconv": _pyg_nnconv,
     "pyg_schnet": _pyg_schnet,
 }

@@ -3,19 +3,24 @@
 A class that cannot meet a test overrides it with a skip that says why.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_model, save_model
 from torch import Tensor
 
 from qm9flow.config import ModelConfig
 from qm9flow.data.resident import ResidentMolecules
 from qm9flow.data.store import Dataset
 from qm9flow.nn.catalog import build
-from qm9flow.nn.contract import Network
+from qm9flow.nn.contract import Network, PropertyModel
 from qm9flow.properties import LEARNED, TARGETS, get
+from qm9flow.release.export import check_parity, export_onnx
 from qm9flow.targets import TargetCodec
 
 Molecule = tuple[Tensor, Tensor]
@@ -58,13 +63,43 @@ HYDROGEN: Molecule = (
     torch.tensor([1, 1]),
     torch.tensor([[0.0, 0.0, 0.0], [0.74, 0.0, 0.0]], dtype=torch.float64),
 )
+METHANE: Molecule = (
+    torch.tensor([6, 1, 1, 1, 1]),
+    0.63
+    * torch.tensor(
+        [[0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=torch.float64
+    ),
+)
+CARBON_DIOXIDE: Molecule = (
+    torch.tensor([8, 6, 8]),
+    torch.tensor([[-1.16, 0, 0], [0, 0, 0], [1.16, 0, 0]], dtype=torch.float64),
+)
 MOLECULES = [CARBON, HYDROGEN, cluster(9, 1), cluster(18, 2), cluster(29, 3)]
 
 
+SEEDS = st.integers(0, 2**32 - 1)
+CLUSTERS = st.builds(cluster, st.integers(1, 14), SEEDS)
+any_of_them = settings(
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    # the fixture is a network that no example changes; the suite runs for each architecture
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+)
+
+
 class NetworkSuite:
-    """Inherit, and give a small configuration."""
+    """Inherit, and give a small configuration with a cutoff of `CUTOFF`.
+
+    Attributes:
+        config: Of the architecture.
+        twin: Makes PyG's own network, with the same weights and the same contract; none where PyG
+            has no such network.
+        overfit_steps: Steps that suffice to learn twenty molecules by heart.
+    """
 
     config: ModelConfig
+    twin: Callable[[Network], torch.nn.Module] | None = None
     overfit_steps = 150
 
     @pytest.fixture
@@ -72,38 +107,50 @@ class NetworkSuite:
         torch.manual_seed(3)
         return build(self.config, LEARNED).double()
 
-    def test_rotation_reflection_translation(self, network: Network) -> None:
-        numbers, positions = pad(MOLECULES)
-        expected = network(numbers, positions)
-        for turn in (rotation(4), -rotation(5)):
-            moved = positions @ turn.t() + torch.tensor([3.0, -2.0, 7.0])
-            torch.testing.assert_close(network(numbers, moved), expected, rtol=1e-9, atol=1e-9)
+    @any_of_them
+    @given(molecule=CLUSTERS, seed=SEEDS, is_mirrored=st.booleans())
+    def test_rotation_reflection_translation(
+        self, network: Network, molecule: Molecule, seed: int, is_mirrored: bool
+    ) -> None:
+        numbers, positions = pad([molecule, *MOLECULES[:3]])
+        turn = -rotation(seed) if is_mirrored else rotation(seed)
+        moved = positions @ turn.t() + torch.tensor([3.0, -2.0, 7.0])
+        assert_same(network(numbers, moved), network(numbers, positions))
 
-    def test_permutation(self, network: Network) -> None:
-        numbers, positions = cluster(18, 6)
-        order = torch.randperm(18, generator=torch.Generator().manual_seed(7))
-        torch.testing.assert_close(
-            network(numbers[None, order], positions[None, order]),
-            network(numbers[None], positions[None]),
-            rtol=1e-9,
-            atol=1e-9,
-        )
+    @any_of_them
+    @given(molecule=CLUSTERS, seed=SEEDS)
+    def test_permutation(self, network: Network, molecule: Molecule, seed: int) -> None:
+        numbers, positions = molecule
+        order = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed))
+        swapped = network(numbers[None, order], positions[None, order])
+        assert_same(swapped, network(numbers[None], positions[None]))
 
-    def test_padding_and_company_change_nothing(self, network: Network) -> None:
+    @any_of_them
+    @given(molecules=st.lists(CLUSTERS, min_size=1, max_size=4), extra=st.integers(0, 3))
+    def test_padding_and_company_change_nothing(
+        self, network: Network, molecules: list[Molecule], extra: int
+    ) -> None:
+        together = network(*pad(molecules, max(len(z) for z, _ in molecules) + extra))
+        alone = torch.cat([network(z[None], pos[None]) for z, pos in molecules])
+        assert_same(together, alone)
+
+    def test_all_sizes_of_qm9_in_one_batch(self, network: Network) -> None:
         together = network(*pad(MOLECULES, 31))
         alone = torch.cat([network(z[None], pos[None]) for z, pos in MOLECULES])
-        torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-9)
+        assert_same(together, alone)
 
     def test_what_stands_in_padding_is_not_read(self, network: Network) -> None:
         numbers, positions = pad(MOLECULES)
         junk = torch.where(numbers[..., None] > 0, positions, 1.5)
         torch.testing.assert_close(network(numbers, junk), network(numbers, positions))
 
-    def test_far_molecules_add_up(self, network: Network) -> None:
-        (z1, pos1), (z2, pos2) = cluster(9, 8), cluster(12, 9)
+    @any_of_them
+    @given(left=CLUSTERS, right=CLUSTERS)
+    def test_far_molecules_add_up(self, network: Network, left: Molecule, right: Molecule) -> None:
+        (z1, pos1), (z2, pos2) = left, right
         both = network(torch.cat([z1, z2])[None], torch.cat([pos1, pos2 + 50.0])[None])
         apart = network(z1[None], pos1[None]) + network(z2[None], pos2[None])
-        torch.testing.assert_close(both[:, EXTENSIVE], apart[:, EXTENSIVE], rtol=1e-9, atol=1e-9)
+        assert_same(both[:, EXTENSIVE], apart[:, EXTENSIVE])
 
     def test_no_gradient_across_molecules(self, network: Network) -> None:
         numbers, positions = pad(MOLECULES)
@@ -125,6 +172,33 @@ class NetworkSuite:
         assert after == 0
         torch.testing.assert_close(values[-1], values[-2], rtol=0, atol=1e-6)
 
+    @any_of_them
+    @given(seed=SEEDS)
+    def test_continuous_where_an_atom_passes_the_cutoff(self, network: Network, seed: int) -> None:
+        """Value and slope, in company of others: an atom leaves another's sight."""
+        numbers, positions = cluster(7, seed)
+        leaving = positions[0] + CUTOFF * rotation(seed)[0]
+        numbers = torch.cat([numbers, torch.tensor([8])]).expand(2, 8)
+        sides = [
+            positions[0] + (leaving - positions[0]) * factor for factor in (1 - 1e-6, 1 + 1e-6)
+        ]
+        places = torch.stack([torch.cat([positions, side[None]]) for side in sides])
+        values = network(numbers, places.requires_grad_())
+        (slopes,) = torch.autograd.grad(values.sum(), places)
+        torch.testing.assert_close(values[1], values[0], rtol=1e-4, atol=1e-4)
+        difference = (slopes[1] - slopes[0]).abs().max()
+        assert difference < 1e-3 * slopes.abs().max()
+
+    def test_symmetric_molecules_have_finite_gradients(self, network: Network) -> None:
+        """Where what points somewhere adds up to nothing, no length of it is differentiated."""
+        numbers, positions = pad([METHANE, CARBON_DIOXIDE, HYDROGEN])
+        positions.requires_grad_()
+        network(numbers, positions).square().sum().backward()
+        assert positions.grad is not None
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        assert all(g.isfinite().all() for g in [positions.grad, *gradients])
+        assert positions.grad[numbers == 0].abs().max() == 0
+
     def test_single_atoms_are_finite(self, network: Network) -> None:
         numbers = torch.tensor([[6], [1], [9]])
         positions = torch.zeros(3, 1, 3, dtype=torch.float64, requires_grad=True)
@@ -143,6 +217,15 @@ class NetworkSuite:
         other.load_state_dict(network.state_dict())
         assert torch.equal(other(*batch), network(*batch))
 
+    def test_save_and_load_give_the_same_numbers(self, tmp_path: Path) -> None:
+        torch.manual_seed(4)
+        network = build(self.config, LEARNED).eval()
+        save_model(network, tmp_path / "weights.safetensors")
+        other = build(self.config, LEARNED).eval()
+        load_model(other, tmp_path / "weights.safetensors")
+        numbers, positions = pad(MOLECULES)
+        assert torch.equal(other(numbers, positions.float()), network(numbers, positions.float()))
+
     def test_same_seed_same_weights(self, network: Network) -> None:
         torch.manual_seed(3)
         again = build(self.config, LEARNED).double().state_dict()
@@ -159,8 +242,32 @@ class NetworkSuite:
 
     def test_exportable_is_the_same_function(self, network: Network) -> None:
         batch = pad(MOLECULES)
-        twin = network.exportable().double()
-        torch.testing.assert_close(twin(*batch), network(*batch), rtol=1e-9, atol=1e-9)
+        assert_same(network.exportable().double()(*batch), network(*batch))
+
+    def test_exported_graph_says_the_same(self, dataset: Dataset, tmp_path: Path) -> None:
+        indices = np.arange(0, 130_000, 500)
+        truth = dataset.truth()[indices][:, [TARGETS.index(name) for name in LEARNED]]
+        codec = TargetCodec.fit(LEARNED, dataset.counts()[indices], truth)
+        torch.manual_seed(6)
+        model = PropertyModel(build(self.config, LEARNED), codec)
+        export_onnx(model, tmp_path / "model.onnx")
+        parity = check_parity(model, tmp_path / "model.onnx", dataset)
+        assert parity.difference[parity.worst] < 0.7 * parity.allowed[parity.worst]
+
+    def test_matches_pyg(self, network: Network) -> None:
+        if self.twin is None:
+            pytest.skip("PyG has no such network")
+        theirs = type(self).twin(network)
+        numbers, positions = pad(MOLECULES)
+        results = []
+        for either in (network, theirs):
+            places = positions.clone().requires_grad_()
+            values = either(numbers, places)
+            (slopes,) = torch.autograd.grad(values.square().sum(), places)
+            results.append((values, slopes))
+        (mine, my_slopes), (other, other_slopes) = results
+        assert_same(mine, other)
+        torch.testing.assert_close(my_slopes, other_slopes, rtol=1e-8, atol=1e-8)
 
     def test_overfits_twenty_molecules(self, dataset: Dataset) -> None:
         indices = np.arange(20) * 15  # small ones: 5 to 13 atoms
@@ -181,6 +288,11 @@ class NetworkSuite:
             optimizer.step()
             schedule.step()
         assert error.abs().mean() < 0.1, f"mean absolute error {error.abs().mean():.3f}"
+
+
+def assert_same(value: Tensor, expected: Tensor) -> None:
+    """To rounding in float64."""
+    torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9)
 
 
 def on_x_axis(distance: Tensor) -> Tensor:

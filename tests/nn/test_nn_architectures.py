@@ -1,10 +1,20 @@
 """The suite, for each architecture of the catalogue."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from network_suite import NetworkSuite
+from pyg_twins import mpnn_on_pyg, schnet_on_pyg
 
-from qm9flow.config import MODEL_CONFIGS, MPNNConfig, PyGNNConvConfig, PyGSchNetConfig
+from qm9flow.config import (
+    MODEL_CONFIGS,
+    MPNNConfig,
+    PaiNNConfig,
+    PyGNNConvConfig,
+    PyGSchNetConfig,
+    SchNetConfig,
+)
 from qm9flow.data.store import Dataset
 from qm9flow.errors import ConfigError
 from qm9flow.nn.catalog import ARCHITECTURES, build
@@ -14,6 +24,16 @@ from qm9flow.targets import TargetCodec
 
 class TestMPNN(NetworkSuite):
     config = MPNNConfig(conv_layers=2, fc_layers=2, hidden=32, edge_width=8, radial=16)
+    twin = mpnn_on_pyg
+
+
+class TestSchNet(NetworkSuite):
+    config = SchNetConfig(interactions=2, hidden=32, radial=16)
+    twin = schnet_on_pyg
+
+
+class TestPaiNN(NetworkSuite):
+    config = PaiNNConfig(interactions=2, hidden=32, radial=16)
 
 
 class TestPyGNNConv(NetworkSuite):
@@ -22,6 +42,10 @@ class TestPyGNNConv(NetworkSuite):
     @pytest.mark.slow  # the same function and gradients as MPNN, at a tenth of its speed
     def test_overfits_twenty_molecules(self, dataset: Dataset) -> None:
         super().test_overfits_twenty_molecules(dataset)
+
+    @pytest.mark.slow  # the graph of MPNN
+    def test_exported_graph_says_the_same(self, dataset: Dataset, tmp_path: Path) -> None:
+        super().test_exported_graph_says_the_same(dataset, tmp_path)
 
 
 class TestPyGSchNet(NetworkSuite):
