@@ -112,14 +112,15 @@ def _reference(model: str) -> str:
 
 def _subject(found: FoundModel, record: BundleRecord, dataset: Dataset) -> Subject:
     label = f"version {found.version}" if found.version else f"bundle {found.bundle.name}"
+    split = _split(record, dataset, label)
     return Subject(
         label=label,
         version=found.version,
         alias=found.alias,
         bundle=str(found.bundle),
         architecture=record.train.model.architecture,
-        train_molecules=record.train.train_size or len(_split(record, dataset, label).train),
-        split=_split(record, dataset, label),
+        train_molecules=record.train.train_size or len(split.train),
+        split=split,
         recorded={"test": record.test_mae, "validation": record.validation_mae},
     )
 
