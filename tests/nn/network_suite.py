@@ -244,6 +244,7 @@ class NetworkSuite:
         batch = pad(MOLECULES)
         assert_same(network.exportable().double()(*batch), network(*batch))
 
+    @pytest.mark.slow  # the exporter takes seconds
     def test_exported_graph_says_the_same(self, dataset: Dataset, tmp_path: Path) -> None:
         indices = np.arange(0, 130_000, 500)
         truth = dataset.truth()[indices][:, [TARGETS.index(name) for name in LEARNED]]

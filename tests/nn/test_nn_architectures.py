@@ -1,7 +1,5 @@
 """The suite, for each architecture of the catalogue."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from network_suite import NetworkSuite
@@ -42,10 +40,6 @@ class TestPyGNNConv(NetworkSuite):
     @pytest.mark.slow  # the same function and gradients as MPNN, at a tenth of its speed
     def test_overfits_twenty_molecules(self, dataset: Dataset) -> None:
         super().test_overfits_twenty_molecules(dataset)
-
-    @pytest.mark.slow  # the graph of MPNN
-    def test_exported_graph_says_the_same(self, dataset: Dataset, tmp_path: Path) -> None:
-        super().test_exported_graph_says_the_same(dataset, tmp_path)
 
 
 class TestPyGSchNet(NetworkSuite):
