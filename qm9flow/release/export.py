@@ -33,6 +33,7 @@ FLOAT32_LIMIT = 1e-5
 and a total energy of 11,000 eV is 250,000 times its chemical accuracy."""
 
 _PER_SIZE = 3
+_STACK_TRACE = "pkg.torch.onnx.stack_trace"
 _NOISY_LOGGERS = ("torch.onnx._internal.exporter._registration", "onnxscript", "onnx_ir")
 
 
@@ -77,8 +78,17 @@ def export_onnx(model: PropertyModel, path: Path) -> None:
         )
     assert program is not None
     graph = program.model_proto
+    _forget_files(graph)
     onnx.helper.set_model_props(graph, _metadata(model))
     _write(graph.SerializeToString(), path)
+
+
+def _forget_files(graph: onnx.ModelProto) -> None:
+    """The exporter notes which lines made a node, by the paths that they have on this machine."""
+    for node in graph.graph.node:
+        kept = [item for item in node.metadata_props if item.key != _STACK_TRACE]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import qm9flow
 from qm9flow.config import (
     ModelConfig,
     MPNNConfig,
@@ -147,6 +148,14 @@ def test_graph_describes_itself(exported: tuple[PropertyModel, Path]) -> None:
         for item in (*graph.graph.input, *graph.graph.output)
     ]
     assert sizes == [["molecules", "atoms"], ["molecules", "atoms", 3], ["molecules", 10]]
+
+
+def test_graph_names_no_file_of_the_machine_that_made_it(
+    exported: tuple[PropertyModel, Path],
+) -> None:
+    graph = exported[1].read_bytes()
+    assert str(Path(qm9flow.__file__).parent).encode() not in graph
+    assert b"File " not in graph
 
 
 def test_batches_cover_what_is_promised(dataset: Dataset) -> None:
