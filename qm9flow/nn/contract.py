@@ -35,6 +35,19 @@ class Network(nn.Module, ABC):
             (B, T) in the weights' dtype, encoded targets.
         """
 
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """Weights that turn hidden values into hidden values: what Muon is made for.
+
+        Returns:
+            The weights of all dense layers outside the readout.
+        """
+        inside = {
+            f"{name}.weight"
+            for name, module in self.named_modules()
+            if isinstance(module, nn.Linear) and not name.startswith("readout")
+        }
+        return [parameter for name, parameter in self.named_parameters() if name in inside]
+
     def exportable(self) -> "Network":
         """The same function without tensors whose sizes depend on data.
 

@@ -110,6 +110,15 @@ class PyGNNConv(Network):
         twin.load_state_dict(self.state_dict())
         return twin.eval()
 
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """Those of `qm9flow.nn.mpnn.MPNN`: PyG's dense layers are a class of their own.
+
+        Returns:
+            The weights of all dense layers outside the readout.
+        """
+        own = [conv.get_parameter("lin.weight") for conv in self.convs]
+        return [*super().hidden_matrices(), *own]
+
 
 class _AllPairs(nn.Module):
     """The interaction graph of dense molecules: every pair, none of them data-dependent.
@@ -187,6 +196,15 @@ class PyGSchNet(Network):
         values = self.schnet(numbers.flatten(), positions, atoms)  # (B * N, T)
         encoded: Tensor = self.pooling(values.view(*numbers.shape, -1), atoms)
         return encoded
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """As everywhere, but SchNet's readout has no module: it is the last two dense layers.
+
+        Returns:
+            The weights of all dense layers outside the readout.
+        """
+        readout = {id(self.schnet.lin1.weight), id(self.schnet.lin2.weight)}
+        return [matrix for matrix in super().hidden_matrices() if id(matrix) not in readout]
 
 
 Array = npt.NDArray[Any] | Tensor

@@ -21,9 +21,9 @@ from qm9flow.config import TrainConfig, to_dict
 from qm9flow.errors import CheckpointError
 from qm9flow.training.events import Verdict
 
-FORMAT = 1
+FORMAT = 2
 
-_PLACE_ONLY = ("device", "threads", "checkpoint_every")
+_PLACE_ONLY = ("device", "threads", "compile", "checkpoint_every")
 """Options that say where and how a training runs, not which one it is."""
 
 _KEY = "training"

@@ -20,6 +20,7 @@ from qm9flow.training.events import Ending, EpochEnded, Finished, Started
 from qm9flow.training.flat import FlatParameters, forward_order
 from qm9flow.training.gradients import GradientMonitor
 from qm9flow.training.loaded import LoadedData
+from qm9flow.training.losses import target_weights
 from qm9flow.training.schedule import Budget, learning_rate, plateau_after
 from qm9flow.training.steps import Stepper
 
@@ -94,7 +95,8 @@ class Session:
         order = forward_order(self._network, numbers, positions)
         self._flat = FlatParameters(self._network, order)
         self._average = WeightAverage(self._flat.weights, config.ema_decay)
-        self._stepper = Stepper(config, self._network, self._flat)
+        weights = target_weights(config, self._data.codec)
+        self._stepper = Stepper(config, self._network, self._flat, weights)
         self._best = self._average.values.clone()
         self._steps_per_epoch = -(-len(self._data.train) // config.batch_size)
         self.monitor = GradientMonitor(self._flat)
@@ -222,7 +224,7 @@ class Session:
         progress = self.progress
         return (
             f"in epoch {progress.epoch}, step {progress.step} or up to {CHECK_EVERY} before, "
-            f"at learning rate {self._stepper.optimizer.param_groups[0]['lr']:.3g}"
+            f"at learning rate {self._stepper.optimizers.rate:.3g}"
         )
 
     def _ended(self, metrics: dict[str, float]) -> EpochEnded:
@@ -250,11 +252,12 @@ class Session:
             first_loss=self.monitor.first_loss,
             worst_verdict=self.monitor.worst,
         )
+        optimizer_state = self._stepper.optimizers.state()
         tensors = {
             "weights": self._flat.weights,
             "best": self._best,
             "gradient_history": torch.from_numpy(self.monitor.history_rows()),
-            **{_OPTIMIZER + name: value for name, value in self._stepper.state().items()},
+            **{_OPTIMIZER + name: value for name, value in optimizer_state.items()},
         }
         if self.config.ema_decay is not None:
             tensors["average"] = self._average.values
@@ -267,8 +270,8 @@ class Session:
         if self.config.ema_decay is not None:
             average = checkpoint.tensor("average", weights)
             self._average.restore(average, checkpoint.progress.average_updates)
-        blank = self._stepper.blank_state()
-        self._stepper.restore(
+        blank = self._stepper.optimizers.blank_state()
+        self._stepper.optimizers.restore(
             {name: checkpoint.tensor(_OPTIMIZER + name, like) for name, like in blank.items()}
         )
         self.monitor.restore(

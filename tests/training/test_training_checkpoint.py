@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from qm9flow.config import PyGSchNetConfig, TrainConfig
 from qm9flow.errors import CheckpointError
-from qm9flow.training.checkpoint import Checkpoint, Progress, config_digest, pack, unpack
+from qm9flow.training.checkpoint import (
+    FORMAT,
+    Checkpoint,
+    Progress,
+    config_digest,
+    pack,
+    unpack,
+)
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 progresses = st.builds(
@@ -68,10 +75,10 @@ def test_a_checkpoint_of_another_training_is_refused() -> None:
 
 
 def test_a_future_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qm9flow.training.checkpoint.FORMAT", 2)
+    monkeypatch.setattr("qm9flow.training.checkpoint.FORMAT", FORMAT + 1)
     future = blob()
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="format 2"):
+    with pytest.raises(CheckpointError, match=f"format {FORMAT + 1}"):
         unpack(future, "d")
 
 

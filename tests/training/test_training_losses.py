@@ -1,16 +1,20 @@
-"""Losses: closed forms, and groups that add up to the whole batch."""
+"""Losses: closed forms, weights of targets, and groups that add up to the whole batch."""
 
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from qm9flow.config import TrainConfig
+from qm9flow.config import TrainConfig, from_dict
 from qm9flow.data.resident import Batch
+from qm9flow.errors import ConfigError
+from qm9flow.properties import LEARNED
+from qm9flow.targets import TargetCodec
 from qm9flow.training.flat import FlatParameters
-from qm9flow.training.losses import LOSSES, RMSE_FLOOR
+from qm9flow.training.losses import GOALS, LOSSES, RMSE_FLOOR, target_weights
 from qm9flow.training.steps import Stepper
 
 PREDICTED = torch.tensor([[0.5, 1.0], [3.0, -1.0]])
@@ -36,7 +40,8 @@ class Linear(nn.Module):
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_have_their_closed_forms(name: str) -> None:
     loss = LOSSES[name]
-    assert loss.outer(loss.summed(PREDICTED, TRUE) / 4).item() == pytest.approx(CLOSED[name])
+    mean = loss.pointwise(PREDICTED, TRUE).mean()
+    assert loss.outer(mean).item() == pytest.approx(CLOSED[name])
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -63,11 +68,13 @@ def _groups(sizes: list[int]) -> list[Batch]:
     return groups
 
 
-def _stepper(tiny: TrainConfig, name: str) -> tuple[Stepper, Linear]:
+def _stepper(
+    tiny: TrainConfig, name: str, weights: torch.Tensor | None = None
+) -> tuple[Stepper, Linear]:
     torch.manual_seed(0)
     network = Linear()
     flat = FlatParameters(network, ["dense"])
-    return Stepper(replace(tiny, loss=name, grad_clip=None), network, flat), network
+    return Stepper(replace(tiny, loss=name, grad_clip=None), network, flat, weights), network
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -91,6 +98,74 @@ def test_groups_give_loss_and_gradient_of_the_whole_batch(tiny: TrainConfig, nam
     torch.testing.assert_close(gradient[16:18], bias, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_weighted_targets_give_the_gradient_of_the_weighted_loss(
+    tiny: TrainConfig, name: str
+) -> None:
+    groups = _groups([5, 1, 9])
+    weights = torch.tensor([0.25, 1.75])
+    stepper, network = _stepper(tiny, name, weights)
+    mean = stepper.accumulate(groups)
+    gradient = stepper.flat.gradient * stepper.factor
+
+    predicted = torch.cat([network(batch.numbers, batch.positions) for batch in groups])
+    error = predicted - torch.cat([batch.targets for batch in groups])
+    small = error.abs() <= 1
+    terms = {
+        "rmse": error.square(),
+        "mae": error.abs(),
+        "huber": torch.where(small, error.square() / 2, error.abs() - 0.5),
+    }[name]
+    direct = (terms[:, 0] / 4 + terms[:, 1] * 7 / 4).sum() / terms.numel()
+    if name == "rmse":
+        direct = torch.sqrt(direct + RMSE_FLOOR)
+    weight, bias = torch.autograd.grad(direct, [network.dense.weight, network.dense.bias])
+
+    assert stepper.loss.outer(mean).item() == pytest.approx(direct.item(), rel=1e-6)
+    torch.testing.assert_close(gradient[:6].view(2, 3), weight, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(gradient[16:18], bias, rtol=1e-5, atol=1e-7)
+
+
+def test_weights_of_one_change_nothing(tiny: TrainConfig) -> None:
+    gradients = []
+    for weights in (None, torch.ones(2)):
+        stepper, _ = _stepper(tiny, "mae", weights)
+        stepper.accumulate(_groups([4, 4]))
+        gradients.append(stepper.flat.gradient)
+    assert torch.equal(*gradients)
+
+
+def _codec(scale: np.ndarray) -> TargetCodec:
+    return replace(TargetCodec.identity(LEARNED), scale=scale)
+
+
+def test_balanced_weights_have_mean_one_and_their_closed_form(tiny: TrainConfig) -> None:
+    config = replace(tiny, weighting="balanced")
+    goals = np.array([GOALS[name] for name in LEARNED])
+    as_good_as_can_be = target_weights(config, _codec(goals))
+    torch.testing.assert_close(as_good_as_can_be, torch.ones(10))
+
+    scale = goals * np.arange(1, 11)
+    weights = target_weights(config, _codec(scale))
+    assert weights is not None
+    assert weights.dtype == torch.float32
+    torch.testing.assert_close(weights, torch.arange(1.0, 11.0) / 5.5)
+    assert weights.mean().item() == pytest.approx(1.0)
+    torch.testing.assert_close(target_weights(config, _codec(7 * scale)), weights)
+
+
+def test_equal_targets_have_no_weights(tiny: TrainConfig) -> None:
+    assert tiny.weighting == "equal"
+    assert target_weights(tiny, TargetCodec.identity(LEARNED)) is None
+
+
+def test_raw_targets_cannot_be_balanced(tiny: TrainConfig) -> None:
+    with pytest.raises(ConfigError, match=r"weighting.*learned"):
+        replace(tiny, targets="raw", weighting="balanced")
+    with pytest.raises(ConfigError, match=r"weighting must be one of equal, balanced"):
+        from_dict(TrainConfig, {"weighting": "fair"})
+
+
 def test_rmse_without_error_has_a_finite_gradient(tiny: TrainConfig) -> None:
     stepper, network = _stepper(tiny, "rmse")
     batch = _groups([1])[0]
@@ -112,16 +187,16 @@ def test_clipping_bounds_the_norm_and_keeps_the_direction(tiny: TrainConfig, cli
     torch.testing.assert_close(after / after.norm(), before / before.norm())
 
 
-@pytest.mark.parametrize("kind", ["adam", "adamw"])
+@pytest.mark.parametrize("kind", ["adam", "adamw", "muon"])
 def test_one_fused_step_moves_the_network_as_torch_does(tiny: TrainConfig, kind: str) -> None:
+    """Muon leaves networks to AdamW that do not say which of their matrices are hidden ones."""
     torch.manual_seed(0)
     network, twin = Linear(), Linear()
     twin.load_state_dict(network.state_dict())
     config = replace(tiny, optimizer=kind, weight_decay=0.1, loss="mae", grad_clip=None)
     stepper = Stepper(config, network, FlatParameters(network, ["dense"]))
-    optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](
-        twin.parameters(), lr=0.01, weight_decay=0.1, fused=False
-    )
+    likewise = torch.optim.Adam if kind == "adam" else torch.optim.AdamW
+    optimizer = likewise(twin.parameters(), lr=0.01, weight_decay=0.1, fused=False)
     for batch in _groups([4, 6]):
         stepper.accumulate([batch])
         stepper.apply(0.01)
