@@ -17,6 +17,10 @@ from qm9flow.units import HARTREE_EV, RT_EV
 
 Array = npt.NDArray[np.float64]
 
+_EXTENTS = ("r2",)
+"""Targets of which the nuclear extent is a known part."""
+_LENGTHS = ("mu",)
+"""Targets that are lengths of vectors: their zero means zero, an offset would hide it."""
 _TOTAL_OF_ATOMIZATION = {"u0_atom": "u0", "u_atom": "u", "h_atom": "h", "g_atom": "g"}
 
 
@@ -57,13 +61,23 @@ def derive(learned: Mapping[str, Array], counts: Array, rotational_ghz: Array) -
 class TargetCodec:
     """Between physical values and what a network learns.
 
-    encoded = (value - counts @ references - offset) / scale, all in float64. Extensive targets
-    have per-element references (a least-squares fit, no intercept, so that they stay extensive)
-    and no offset; the others have an offset and no references. `raw` sets have neither.
+    encoded = (value - counts @ references - extent * spread - offset) / scale, all in float64.
+
+    | target | references | spread | offset |
+    | --- | --- | --- | --- |
+    | extensive ones | least squares, no intercept: they stay extensive | 0 | 0 |
+    | r2 | least squares | 1 a0^2 for each a0^2 of nuclear extent | 0 |
+    | mu | 0 | 0 | 0: a length, which a network gives as one |
+    | homo, lumo | 0 | 0 | mean |
+
+    `raw` sets have none of them. Electrons stay near their nuclei, so the electronic spatial
+    extent is the nuclear one (each nucleus's charge times its squared distance from the centre
+    of charge), a constant for each atom, and a rest of 1.6% of r2's standard deviation.
 
     Attributes:
         names: The targets, in the network's order.
         references: (MAX_NUMBER + 1, n_targets), in the targets' units.
+        spread: (n_targets,), in the targets' units for each bohr^2 of nuclear extent.
         offset: (n_targets,), in the targets' units.
         scale: (n_targets,), in the targets' units: the training standard deviation of what is
             left after references and offset.
@@ -71,29 +85,36 @@ class TargetCodec:
 
     names: tuple[str, ...]
     references: Array
+    spread: Array
     offset: Array
     scale: Array
 
     @classmethod
-    def fit(cls, names: Sequence[str], counts: Array, values: Array) -> "TargetCodec":
+    def fit(
+        cls, names: Sequence[str], counts: Array, extents: Array, values: Array
+    ) -> "TargetCodec":
         """Fit references, offset and scale on training molecules.
 
         Args:
             names: Targets, in order.
             counts: (n_molecules, MAX_NUMBER + 1), atoms of each atomic number.
+            extents: (n_molecules,), nuclear extent, bohr^2.
             values: (n_molecules, n_targets), in the targets' units.
 
         Returns:
             The codec.
         """
-        extensive = np.array([properties.get(name).is_extensive for name in names])
+        spread = np.array([float(name in _EXTENTS) for name in names])
+        rest = values - np.outer(extents, spread)
+        is_composed = np.array([properties.get(name).is_extensive for name in names]) | (spread > 0)
         references = np.zeros((counts.shape[1], len(names)))
-        fitted, *_ = np.linalg.lstsq(counts, values[:, extensive], rcond=None)
-        references[:, extensive] = fitted
-        rest = values - counts @ references
-        offset = np.where(extensive, 0.0, rest.mean(axis=0))
-        scale = (rest - offset).std(axis=0)
-        return cls(tuple(names), references, offset, np.where(scale > 0, scale, 1.0))
+        fitted, *_ = np.linalg.lstsq(counts, rest[:, is_composed], rcond=None)
+        references[:, is_composed] = fitted
+        rest -= counts @ references
+        is_centred = ~is_composed & ~np.isin(names, _LENGTHS)
+        offset = np.where(is_centred, rest.mean(axis=0), 0.0)
+        scale = rest.std(axis=0)
+        return cls(tuple(names), references, spread, offset, np.where(scale > 0, scale, 1.0))
 
     @classmethod
     def identity(cls, names: Sequence[str]) -> "TargetCodec":
@@ -107,32 +128,46 @@ class TargetCodec:
         """
         width = len(names)
         references = np.zeros((elements.MAX_NUMBER + 1, width))
-        return cls(tuple(names), references, np.zeros(width), np.ones(width))
+        return cls(tuple(names), references, np.zeros(width), np.zeros(width), np.ones(width))
 
-    def encode(self, counts: Array, values: Array) -> Array:
+    def known(self, counts: Array, extents: Array) -> Array:
+        """The part of the targets that needs no learning.
+
+        Args:
+            counts: (n_molecules, MAX_NUMBER + 1), atoms of each atomic number.
+            extents: (n_molecules,), nuclear extent, bohr^2.
+
+        Returns:
+            (n_molecules, n_targets), in the targets' units.
+        """
+        return np.asarray(counts @ self.references + np.outer(extents, self.spread) + self.offset)
+
+    def encode(self, counts: Array, extents: Array, values: Array) -> Array:
         """Physical values to what the network learns.
 
         Args:
             counts: (n_molecules, MAX_NUMBER + 1), atoms of each atomic number.
+            extents: (n_molecules,), nuclear extent, bohr^2.
             values: (n_molecules, n_targets), in the targets' units.
 
         Returns:
             (n_molecules, n_targets), dimensionless, float64.
         """
-        return np.asarray((values - counts @ self.references - self.offset) / self.scale)
+        return np.asarray((values - self.known(counts, extents)) / self.scale)
 
-    def decode(self, counts: Array, encoded: Array) -> Array:
+    def decode(self, counts: Array, extents: Array, encoded: Array) -> Array:
         """What the network predicts back to physical values.
 
         Args:
             counts: (n_molecules, MAX_NUMBER + 1), atoms of each atomic number.
+            extents: (n_molecules,), nuclear extent, bohr^2.
             encoded: (n_molecules, n_targets), dimensionless.
 
         Returns:
             (n_molecules, n_targets), in the targets' units, float64.
         """
         encoded = np.asarray(encoded, dtype=np.float64)
-        return np.asarray(encoded * self.scale + self.offset + counts @ self.references)
+        return np.asarray(encoded * self.scale + self.known(counts, extents))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values.
@@ -143,6 +178,7 @@ class TargetCodec:
         return {
             "names": list(self.names),
             "references": self.references.tolist(),
+            "spread": self.spread.tolist(),
             "offset": self.offset.tolist(),
             "scale": self.scale.tolist(),
         }
@@ -158,6 +194,7 @@ class TargetCodec:
             The codec.
         """
         arrays = (
-            np.asarray(data[key], dtype=np.float64) for key in ("references", "offset", "scale")
+            np.asarray(data[key], dtype=np.float64)
+            for key in ("references", "spread", "offset", "scale")
         )
         return cls(tuple(data["names"]), *arrays)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from qm9flow.errors import CacheError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 
 _STALE_SECONDS = 3600.0

@@ -15,15 +15,15 @@ from qm9flow.data.source import Progress
 from qm9flow.elements import MAX_NUMBER
 from qm9flow.errors import CacheError
 from qm9flow.locations import cache_folder
-from qm9flow.molecules.geometry import rotational_constants_ragged
+from qm9flow.molecules.geometry import nuclear_extents, rotational_constants_ragged
 from qm9flow.molecules.molecule import Molecule
 from qm9flow.properties import LEARNED, PROPERTIES, RAW_COLUMNS, TARGETS
 
 logger = logging.getLogger(__name__)
 
 _FOLDER = "qm9"
-_COMPUTED = ("rotational_ghz",)
-"""Arrays that linear algebra made: left out of the digest, whose bits every machine must repeat."""
+_COMPUTED = ("rotational_ghz", "extents")
+"""Arrays that float sums made: left out of the digest, whose bits every machine must repeat."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,6 +41,7 @@ class Dataset:
         ptr: (M + 1,), int64; molecule i has the atoms ptr[i] to ptr[i + 1] - 1.
         raw: (M, 15), float64, in the order of `properties.RAW_COLUMNS`, in the tables' units.
         rotational_ghz: (M, 3), float64, A, B and C from the geometry in float64.
+        extents: (M,), float64, nuclear extent, bohr^2 (`molecules.geometry.nuclear_extents`).
         charges: (A,), float32, Mulliken charges, elementary charges.
         frequencies: (F,), float32, harmonic frequencies, 1/cm, as the tables list them: 334
             molecules have some twice.
@@ -58,6 +59,7 @@ class Dataset:
     ptr: npt.NDArray[np.int64]
     raw: Floats
     rotational_ghz: Floats
+    extents: Floats
     charges: npt.NDArray[np.float32]
     frequencies: npt.NDArray[np.float32]
     frequency_ptr: npt.NDArray[np.int64]
@@ -287,6 +289,7 @@ def _arrays(records: source.Records) -> dict[str, npt.NDArray[Any]]:
         "ptr": ptr,
         "raw": records.raw,
         "rotational_ghz": rotational_constants_ragged(records.numbers, records.positions, ptr),
+        "extents": nuclear_extents(records.numbers, records.positions, ptr),
         "charges": records.charges.astype(np.float32),
         "frequencies": records.frequencies.astype(np.float32),
         "frequency_ptr": _pointers(records.n_frequencies),

@@ -1,4 +1,4 @@
-"""What follows from a geometry alone: rotational constants.
+"""What follows from a geometry alone: rotational constants, nuclear extent.
 
 Source: any text on molecular spectroscopy, such as P. W. Atkins, R. S. Friedman, Molecular Quantum
 Mechanics, 5th ed. (2011), chapter 10: A = h / (8 pi^2 I_A) with I_A <= I_B <= I_C the principal
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qm9flow import elements
-from qm9flow.units import ROTATIONAL_GHZ_U_A2
+from qm9flow.units import BOHR_ANGSTROM, ROTATIONAL_GHZ_U_A2
 
 LINEAR_RATIO = 1e-6
 """Below this I_A / I_B a molecule counts as linear, and A is written as 0, as QM9 does."""
@@ -74,3 +74,30 @@ def _constants(moments: Floats) -> Floats:
     constants = np.zeros_like(moments)
     np.divide(ROTATIONAL_GHZ_U_A2, moments, out=constants, where=~absent)
     return constants
+
+
+def nuclear_extents(
+    numbers: npt.NDArray[np.integer], positions: Floats, ptr: npt.NDArray[np.integer]
+) -> Floats:
+    """Spatial extent of the nuclear charge, of molecules that lie one after another.
+
+    sum_i Z_i |r_i - c|^2 with c = sum_i Z_i r_i / sum_i Z_i.
+
+    Args:
+        numbers: (n_atoms_total,), atomic numbers.
+        positions: (n_atoms_total, 3), angstrom.
+        ptr: (n_molecules + 1,), molecule i has the atoms ptr[i] to ptr[i + 1] - 1; none is empty.
+
+    Returns:
+        (n_molecules,), bohr^2.
+    """
+    starts, sizes = np.asarray(ptr[:-1]), np.diff(ptr)
+    if len(sizes) == 0:
+        return np.zeros(0)
+    charges = np.asarray(numbers, dtype=np.float64)
+    totals = np.add.reduceat(charges, starts)
+    extents = np.zeros(len(sizes))
+    for axis in np.asarray(positions, dtype=np.float64).T:
+        centre = np.add.reduceat(charges * axis, starts) / totals
+        extents += np.add.reduceat(charges * (axis - np.repeat(centre, sizes)) ** 2, starts)
+    return extents / BOHR_ANGSTROM**2

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from qm9flow import properties
+from qm9flow.nn.moments import nuclear_extent
 from qm9flow.targets import TargetCodec
+from qm9flow.units import BOHR_ANGSTROM
 
 
 class Network(nn.Module, ABC):
@@ -60,13 +62,14 @@ class Network(nn.Module, ABC):
 class PropertyModel(nn.Module):
     """A network and its codec: molecules in, physical values out.
 
-    values = encoded * scale + offset + sum over atoms of references[number], in float64: total
-    energies lie near -11,000 eV, where float32 steps are 1 meV. The buffers travel with the
-    exported graph. Converting the whole model to another dtype would lose that; convert
-    `network` alone.
+    values = encoded * scale + offset + sum over atoms of references[number] + spread * nuclear
+    extent, in float64: total energies lie near -11,000 eV, where float32 steps are 1 meV. The
+    buffers travel with the exported graph. Converting the whole model to another dtype would lose
+    that; convert `network` alone.
     """
 
     references: Tensor
+    spread: Tensor
     offset: Tensor
     scale: Tensor
 
@@ -91,6 +94,8 @@ class PropertyModel(nn.Module):
         references = torch.tensor(codec.references, dtype=torch.float64)
         references[0] = 0.0  # padding
         self.register_buffer("references", references)  # (MAX_NUMBER + 1, T)
+        spread = torch.tensor(codec.spread / BOHR_ANGSTROM**2, dtype=torch.float64)
+        self.register_buffer("spread", spread)  # for angstrom^2
         self.register_buffer("offset", torch.tensor(codec.offset, dtype=torch.float64))
         self.register_buffer("scale", torch.tensor(codec.scale, dtype=torch.float64))
 
@@ -106,7 +111,8 @@ class PropertyModel(nn.Module):
         """
         encoded = self.network(numbers, positions).double()  # (B, T)
         composition = self.references[numbers].sum(dim=1)  # (B, T)
-        return encoded * self.scale + self.offset + composition
+        extent = nuclear_extent(numbers, positions.double())  # (B, 1)
+        return encoded * self.scale + self.offset + composition + extent * self.spread
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -17,10 +17,19 @@ from qm9flow.properties import TARGET_SETS
 from qm9flow.release.export import Parity
 from qm9flow.targets import TargetCodec
 
-FORMAT = 1
+FORMAT = 2
 """Number of the format that is written."""
 
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+def _with_spread(data: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 knew nothing of the nuclear extent: none of it is a known part of any target."""
+    codec = data.get("codec")
+    if isinstance(codec, dict) and isinstance(codec.get("names"), list):
+        return data | {"codec": {**codec, "spread": [0.0] * len(codec["names"])}}
+    return data
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_spread}
 """From what a format held to what the next one holds, by the older one's number."""
 
 
@@ -189,7 +198,8 @@ def _codec(data: dict[str, Any], where: str) -> TargetCodec:
     if codec.names not in TARGET_SETS.values():
         raise BundleError(f"{where}: names are of no target set of this version: {codec.names}")
     width = len(codec.names)
-    shapes = {"references": (MAX_NUMBER + 1, width), "offset": (width,), "scale": (width,)}
+    shapes: dict[str, tuple[int, ...]] = {"references": (MAX_NUMBER + 1, width)}
+    shapes |= dict.fromkeys(("spread", "offset", "scale"), (width,))
     for name, shape in shapes.items():
         array = getattr(codec, name)
         if array.shape != shape:

@@ -36,6 +36,7 @@ class LoadedData:
         scale: (10,), what `val/score` divides errors by.
         truth: (n_validation, 19), in the targets' order and units.
         counts: (n_validation, MAX_NUMBER + 1), atoms of each atomic number.
+        extents: (n_validation,), nuclear extent, bohr^2.
         rotational_ghz: (n_validation, 3), from the geometry.
     """
 
@@ -45,6 +46,7 @@ class LoadedData:
     scale: Floats
     truth: Floats
     counts: Floats
+    extents: Floats
     rotational_ghz: Floats
 
     @classmethod
@@ -67,16 +69,18 @@ class LoadedData:
         train, validation = sample.train, sample.validation
         counts, truth = dataset.counts(), dataset.truth()
         _refuse_holes(truth, np.concatenate([train, validation]))
-        codec = codec_for(config, counts[train], truth[train])
+        extents = np.asarray(dataset.extents)
+        codec = codec_for(config, counts[train], extents[train], truth[train])
         columns = [TARGETS.index(name) for name in codec.names]
-        encoded = codec.encode(counts[train], truth[train][:, columns])
+        encoded = codec.encode(counts[train], extents[train], truth[train][:, columns])
         return cls(
             codec=codec,
             train=ResidentMolecules.load(dataset, train, encoded, device),
             validation=ResidentMolecules.load(dataset, validation, None, device),
-            scale=objective_scale(counts[train], truth[train]),
+            scale=objective_scale(counts[train], extents[train], truth[train]),
             truth=truth[validation],
             counts=counts[validation],
+            extents=extents[validation],
             rotational_ghz=np.asarray(dataset.rotational_ghz[validation]),
         )
 
@@ -92,7 +96,8 @@ class LoadedData:
         predicted = predict_resident(network, self.validation, len(self.codec.names))
         encoded = predicted.cpu().numpy().astype(np.float64)
         with np.errstate(all="ignore"):  # what is not finite is told by the metrics
-            values = all_targets(self.codec, encoded, self.counts, self.rotational_ghz)
+            decoded = self.codec.decode(self.counts, self.extents, encoded)
+            values = all_targets(self.codec.names, decoded, self.counts, self.rotational_ghz)
             return validation_metrics(values, self.truth, self.scale)
 
 

@@ -1,6 +1,6 @@
 """What a training is measured by, in float64 and physical units."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,15 +79,17 @@ def training_codec(
         ConfigError: The split has fewer molecules than asked for.
     """
     train = training_sample(config, dataset, split).train
-    return codec_for(config, dataset.counts()[train], dataset.truth()[train])
+    counts, extents, truth = dataset.counts(), dataset.extents, dataset.truth()
+    return codec_for(config, counts[train], extents[train], truth[train])
 
 
-def codec_for(config: TrainConfig, counts: Floats, truth: Floats) -> TargetCodec:
+def codec_for(config: TrainConfig, counts: Floats, extents: Floats, truth: Floats) -> TargetCodec:
     """As `training_codec`, from the training molecules' values.
 
     Args:
         config: The target set.
         counts: (n_train, MAX_NUMBER + 1), atoms of each atomic number.
+        extents: (n_train,), nuclear extent, bohr^2.
         truth: (n_train, 19), in the targets' order and units.
 
     Returns:
@@ -95,20 +97,21 @@ def codec_for(config: TrainConfig, counts: Floats, truth: Floats) -> TargetCodec
     """
     if config.targets == "raw":
         return TargetCodec.identity(TARGET_SETS["raw"])
-    return TargetCodec.fit(LEARNED, counts, truth[:, _LEARNED_COLUMNS])
+    return TargetCodec.fit(LEARNED, counts, extents, truth[:, _LEARNED_COLUMNS])
 
 
-def objective_scale(counts: Floats, truth: Floats) -> Floats:
+def objective_scale(counts: Floats, extents: Floats, truth: Floats) -> Floats:
     """As `learned_scale`, from the training molecules' values.
 
     Args:
         counts: (n_train, MAX_NUMBER + 1), atoms of each atomic number.
+        extents: (n_train,), nuclear extent, bohr^2.
         truth: (n_train, 19), in the targets' order and units.
 
     Returns:
         (10,), in the targets' units.
     """
-    return TargetCodec.fit(LEARNED, counts, truth[:, _LEARNED_COLUMNS]).scale
+    return TargetCodec.fit(LEARNED, counts, extents, truth[:, _LEARNED_COLUMNS]).scale
 
 
 def learned_scale(dataset: Dataset, train: Indices) -> Floats:
@@ -120,19 +123,20 @@ def learned_scale(dataset: Dataset, train: Indices) -> Floats:
 
     Returns:
         (10,), in the order of `properties.LEARNED` and in their units: the standard deviation over
-        the training molecules of what the composition references leave.
+        the training molecules of what needs learning (`TargetCodec`).
     """
-    return objective_scale(dataset.counts()[train], dataset.truth()[train])
+    counts, extents, truth = dataset.counts(), dataset.extents, dataset.truth()
+    return objective_scale(counts[train], extents[train], truth[train])
 
 
 def all_targets(
-    codec: TargetCodec, encoded: Floats, counts: Floats, rotational_ghz: Floats
+    names: Sequence[str], values: Floats, counts: Floats, rotational_ghz: Floats
 ) -> Floats:
     """What a network's answer says about the 19 targets.
 
     Args:
-        codec: Of the network.
-        encoded: (n_molecules, n_targets), as the network gave them.
+        names: What the network predicts: the ten learned targets or all.
+        values: (n_molecules, n_targets), in the targets' units.
         counts: (n_molecules, MAX_NUMBER + 1), atoms of each atomic number.
         rotational_ghz: (n_molecules, 3), A, B and C from the geometry.
 
@@ -140,8 +144,7 @@ def all_targets(
         (n_molecules, 19), in the targets' order and units: derived where the network learns ten,
         its own where it learns all.
     """
-    values = codec.decode(counts, encoded)
-    by_name = {name: values[:, column] for column, name in enumerate(codec.names)}
+    by_name = {name: values[:, column] for column, name in enumerate(names)}
     if set(TARGETS) - set(by_name):
         by_name = targets.derive(by_name, counts, rotational_ghz)
     return np.column_stack([by_name[name] for name in TARGETS])

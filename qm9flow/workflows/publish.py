@@ -204,8 +204,7 @@ def predict_all(model: PropertyModel, dataset: Dataset, indices: Indices) -> Flo
     """
     counts = dataset.counts()[indices]
     values = predict(model, dataset, indices, pick_device("auto"))
-    encoded = model.codec.encode(counts, values)
-    return all_targets(model.codec, encoded, counts, dataset.rotational_ghz[indices])
+    return all_targets(model.targets, values, counts, dataset.rotational_ghz[indices])
 
 
 def _test_table(model: PropertyModel, dataset: Dataset, split: Split) -> ErrorTable:

@@ -36,6 +36,7 @@ def test_shapes_and_types(dataset: Dataset) -> None:
         "ptr": ((n + 1,), "int64"),
         "raw": ((n, 15), "float64"),
         "rotational_ghz": ((n, 3), "float64"),
+        "extents": ((n,), "float64"),
         "charges": ((n_atoms,), "float32"),
         "frequencies": ((6_308_270,), "float32"),
         "frequency_ptr": ((n + 1,), "int64"),

@@ -8,18 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load, save
 
 from qm9flow.data.store import Dataset
 from qm9flow.errors import BundleError, ParityError
+from qm9flow.molecules.geometry import nuclear_extents
 from qm9flow.nn.catalog import build
 from qm9flow.properties import LEARNED
 from qm9flow.release import bundle as bundles
 from qm9flow.release.bundle import load_model, read_bundle, write_bundle
-from qm9flow.release.record import BundleRecord
+from qm9flow.release.record import FORMAT, BundleRecord
 
+NEWER = FORMAT + 1
 WATER = torch.tensor([[8, 1, 1]])
 WATER_POSITIONS = torch.tensor([[[0.0, 0.0, 0.12], [0.0, 0.76, -0.47], [0.0, -0.76, -0.47]]])
 
@@ -74,7 +77,8 @@ def test_loaded_model_is_the_network(bundle: Path, record: BundleRecord, weights
         values = model(WATER, WATER_POSITIONS).numpy()
     counts = torch.zeros(1, 10).double().numpy()
     counts[0, 8], counts[0, 1] = 1, 2
-    assert values == pytest.approx(record.codec.decode(counts, encoded))
+    extents = nuclear_extents(WATER[0].numpy(), WATER_POSITIONS[0].numpy(), np.array([0, 3]))
+    assert values == pytest.approx(record.codec.decode(counts, extents, encoded))
 
 
 @pytest.mark.parametrize("name", ["config.json", "weights.safetensors", "model.onnx"])
@@ -144,7 +148,7 @@ def test_wrong_tensors(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data.update(format=2), r"format 2.*up to 1.*newer"),
+        (lambda data: data.update(format=NEWER), rf"format {NEWER}.*up to {FORMAT}.*newer"),
         (lambda data: data.pop("format"), r"format None"),
         (lambda data: data.pop("verdict"), r"lacks the key 'verdict'"),
         (lambda data: data.update(extra=1), r"unknown key 'extra'"),
@@ -154,7 +158,9 @@ def test_wrong_tensors(
         (lambda data: data["train"]["model"].update(architecture="?"), r"unknown architecture"),
         (lambda data: data["train"]["model"].update(hidden=9), r"embedding.weight.*\(10, 9\)"),
         (lambda data: data["codec"].pop("scale"), r"codec lacks the key 'scale'"),
+        (lambda data: data["codec"].pop("spread"), r"codec lacks the key 'spread'"),
         (lambda data: data["codec"].update(scale=[1.0]), r"scale must have shape \(10,\)"),
+        (lambda data: data["codec"].update(spread=[0.0]), r"spread must have shape \(10,\)"),
         (lambda data: data["codec"].update(offset=["a"] * 10), r"no array of numbers"),
         (lambda data: data["codec"]["scale"].__setitem__(2, 0.0), r"scale must be above 0"),
         (lambda data: data["codec"]["names"].reverse(), r"no target set"),

@@ -20,7 +20,9 @@ def model() -> PropertyModel:
     network = build(MPNNConfig(conv_layers=1, fc_layers=1, hidden=8, radial=8), LEARNED)
     references = np.zeros((MAX_NUMBER + 1, len(LEARNED)))
     references[6] = -1000.0
-    return PropertyModel(network, TargetCodec(LEARNED, references, np.ones(10), np.full(10, 2.0)))
+    spread = (np.array(LEARNED) == "r2").astype(np.float64)
+    codec = TargetCodec(LEARNED, references, spread, np.ones(10), np.full(10, 2.0))
+    return PropertyModel(network, codec)
 
 
 def test_predictions_come_in_the_order_asked_for(model: PropertyModel, dataset: Dataset) -> None:
