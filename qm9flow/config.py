@@ -175,9 +175,12 @@ class PyGSchNetConfig:
         _require_range(self, "cutoff_angstrom", 0.5, 50.0)
 
 
-ModelConfig = MPNNConfig | SchNetConfig | PaiNNConfig | PyGNNConvConfig | PyGSchNetConfig
+ModelConfig = (
+    DensityConfig | MPNNConfig | SchNetConfig | PaiNNConfig | PyGNNConvConfig | PyGSchNetConfig
+)
 
 MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
+    "density": DensityConfig,
     "mpnn": MPNNConfig,
     "schnet": SchNetConfig,
     "painn": PaiNNConfig,

@@ -7,6 +7,7 @@ another network does not need it.
 from collections.abc import Callable, Sequence
 
 from qm9flow.config import (
+    DensityConfig,
     ModelConfig,
     MPNNConfig,
     PaiNNConfig,
@@ -16,9 +17,15 @@ from qm9flow.config import (
 )
 from qm9flow.errors import ConfigError
 from qm9flow.nn.contract import Network
+from qm9flow.nn.density import DensityNet
 from qm9flow.nn.mpnn import MPNN
 from qm9flow.nn.painn import PaiNN
 from qm9flow.nn.schnet import SchNet
+
+
+def _density(config: ModelConfig, targets: Sequence[str]) -> Network:
+    assert isinstance(config, DensityConfig)
+    return DensityNet(config, targets)
 
 
 def _mpnn(config: ModelConfig, targets: Sequence[str]) -> Network:
@@ -51,6 +58,7 @@ def _pyg_schnet(config: ModelConfig, targets: Sequence[str]) -> Network:
 
 
 ARCHITECTURES: dict[str, Callable[[ModelConfig, Sequence[str]], Network]] = {
+    "density": _density,
     "mpnn": _mpnn,
     "schnet": _schnet,
     "painn": _painn,

@@ -128,3 +128,42 @@ class Edges(nn.Module):
         weight = message_weight(distances, self.cutoff_angstrom) * pairs  # (B, N, N)
         weight = weight[..., None]
         return torch.cat([self.basis(distances) * weight, weight], dim=-1)
+
+
+class BesselBasis(nn.Module):
+    """A distance as a row of spherical Bessel functions, each times the envelope.
+
+    g_n(d) = u(d) sqrt(2 / c) sin(n pi d / c) / d, n = 1, 2, ...; c is the cutoff.
+
+    Source: J. Gasteiger, J. Gross, S. Guennemann, ICLR 2020 (arXiv:2003.03123), eq. 7.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, count: int, cutoff_angstrom: float) -> None:
+        """Choose the frequencies.
+
+        Args:
+            count: How many, at least 1.
+            cutoff_angstrom: Where all of them vanish.
+        """
+        super().__init__()
+        self.cutoff_angstrom = cutoff_angstrom
+        self.register_buffer(
+            "frequencies",
+            torch.arange(1, count + 1) * (math.pi / cutoff_angstrom),
+            persistent=False,
+        )
+
+    def forward(self, distances: Tensor) -> Tensor:
+        """Expand distances.
+
+        Args:
+            distances: Any shape, angstrom, above 0.
+
+        Returns:
+            The same shape and one more axis of `count`.
+        """
+        weight = math.sqrt(2 / self.cutoff_angstrom) * envelope(distances, self.cutoff_angstrom)
+        waves = torch.sin(distances[..., None] * self.frequencies)
+        return waves * (weight / distances)[..., None]

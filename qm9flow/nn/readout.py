@@ -91,10 +91,20 @@ class Readout(nn.Module):
             return trained
         values = hidden.double()
         for layer in self.dense:
-            values = _linear64(layer, values) if isinstance(layer, nn.Linear) else layer(values)
+            values = linear64(layer, values) if isinstance(layer, nn.Linear) else layer(values)
         pooled: Tensor = self.pooling(values, atoms)
         return pooled.to(hidden.dtype)
 
 
-def _linear64(layer: nn.Linear, values: Tensor) -> Tensor:
-    return F.linear(values, layer.weight.double(), layer.bias.double())
+def linear64(layer: nn.Linear, values: Tensor) -> Tensor:
+    """A dense layer in float64, whatever its weights are.
+
+    Args:
+        layer: Its weights.
+        values: (..., n_in), float64.
+
+    Returns:
+        (..., n_out), float64.
+    """
+    bias = None if layer.bias is None else layer.bias.double()
+    return F.linear(values, layer.weight.double(), bias)

@@ -1,13 +1,14 @@
-"""Distances, Gaussians, the envelope, the pooling: closed forms."""
+"""Distances, radial functions, the envelope, the pooling: closed forms."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from network_suite import MOLECULES, pad
 
 from qm9flow.nn.pairs import pair_distances, pair_mask
-from qm9flow.nn.radial import Edges, GaussianBasis, envelope
+from qm9flow.nn.radial import BesselBasis, Edges, GaussianBasis, envelope
 from qm9flow.nn.readout import TYPICAL_ATOMS, Pooling
 
 
@@ -50,6 +51,41 @@ def test_gaussians_peak_at_their_centres() -> None:
     values = basis(torch.linspace(0, 5, 11, dtype=torch.float64))
     assert values.diagonal().tolist() == pytest.approx([1.0] * 11, abs=1e-6)
     assert values[3, 4].item() == pytest.approx(math.exp(-0.5), abs=1e-6)
+
+
+def test_bessel_functions_have_their_closed_form() -> None:
+    """Beside NumPy's sinc: sin(n pi x) / (n pi x), whose limit at 0 is 1."""
+    distances = torch.linspace(0.05, 4.95, 99, dtype=torch.float64)
+    values = BesselBasis(6, 5.0).double()(distances) / envelope(distances, 5.0)[:, None]
+    order = np.arange(1, 7)
+    expected = np.sinc(distances.numpy()[:, None] / 5.0 * order) * order * np.pi / 5.0
+    np.testing.assert_allclose(values.numpy(), np.sqrt(2 / 5.0) * expected, rtol=0, atol=1e-6)
+
+
+def test_bessel_functions_are_orthonormal_in_the_sphere() -> None:
+    """Integral of g_n g_m d^2 from 0 to the cutoff, without the envelope."""
+    distances = torch.linspace(1e-6, 5 - 1e-6, 20_001, dtype=torch.float64)
+    values = BesselBasis(8, 5.0).double()(distances) / envelope(distances, 5.0)[:, None]
+    weighted = torch.nan_to_num(values) * distances[:, None]
+    products = weighted[:, :, None] * weighted[:, None, :]
+    overlap = torch.trapezoid(products, distances, dim=0)
+    torch.testing.assert_close(overlap, torch.eye(8).double(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("cutoff", [3.0, 5.0])
+def test_bessel_functions_vanish_with_their_slope_at_the_cutoff(cutoff: float) -> None:
+    distances = torch.tensor([0.37, 0.999, 1.0, 1.3], dtype=torch.float64) * cutoff
+    distances.requires_grad_()
+    basis = BesselBasis(5, cutoff).double()
+    values = basis(distances)
+    slopes = torch.autograd.functional.jacobian(lambda d: basis(d).sum(dim=0), distances)
+    assert values.shape == (4, 5)
+    assert (values[0].abs() > 1e-3).all()
+    assert values[1].abs().max() < 1e-8
+    assert (values[2:] == 0).all()
+    assert slopes.shape == (5, 4)
+    assert (slopes[:, 0].abs() > 1e-3).all()
+    assert slopes[:, 2:].abs().max() < 1e-12
 
 
 def test_edges_are_zero_without_a_pair_and_beyond_the_cutoff() -> None:

@@ -11,10 +11,13 @@ from torch import Tensor
 
 import qm9flow
 from qm9flow.config import (
+    DensityConfig,
     ModelConfig,
     MPNNConfig,
+    PaiNNConfig,
     PyGNNConvConfig,
     PyGSchNetConfig,
+    SchNetConfig,
     TrainConfig,
 )
 from qm9flow.data.store import Dataset
@@ -35,6 +38,9 @@ CONFIGS: dict[str, ModelConfig] = {
     "mpnn": MPNNConfig(conv_layers=2, fc_layers=2, hidden=8, edge_width=4, radial=8),
     "pyg_nnconv": PyGNNConvConfig(conv_layers=2, fc_layers=2, hidden=8, edge_width=4, radial=8),
     "pyg_schnet": PyGSchNetConfig(hidden=16, interactions=1, radial=8),
+    "schnet": SchNetConfig(hidden=16, interactions=1, radial=8),
+    "painn": PaiNNConfig(hidden=16, interactions=1, radial=8),
+    "density": DensityConfig(layers=2, hidden=16, vectors=8, channels=4, radial=4),
 }
 
 

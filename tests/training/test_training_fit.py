@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from qm9flow.config import TrainConfig
+from qm9flow.config import DensityConfig, TrainConfig
 from qm9flow.data.store import Dataset
 from qm9flow.errors import CheckpointError
 from qm9flow.nn.catalog import build
@@ -45,6 +45,7 @@ METRICS = {
     *TIMED,
     *(f"val/{name}/mae" for name in TARGETS),
 }
+TINY_DENSITY = DensityConfig(layers=2, hidden=8, vectors=4, channels=4, radial=4)
 
 
 def untimed(event: Event) -> object:
@@ -152,7 +153,15 @@ def test_resuming_changes_nothing(tiny: TrainConfig, dataset: Dataset, schedule:
 
 
 @pytest.mark.parametrize(
-    "change", [{"ema_decay": None}, {"optimizer": "adamw", "weight_decay": 0.1}, {"targets": "raw"}]
+    "change",
+    [
+        {"ema_decay": None},
+        {"optimizer": "adamw", "weight_decay": 0.1},
+        {"targets": "raw"},
+        {"weighting": "balanced"},
+        {"optimizer": "muon", "weight_decay": 0.1},
+        {"optimizer": "muon", "model": TINY_DENSITY},
+    ],
 )
 def test_resuming_changes_nothing_in_other_recipes(
     tiny: TrainConfig, dataset: Dataset, change: dict[str, object]
