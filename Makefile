@@ -37,11 +37,19 @@ test: $(INSTALLED)  ## Fast tests, five minutes at most
 test-all: $(INSTALLED)  ## All tests: kills, servers, long fuzzing
 	$(BIN)/python -m pytest $(PARALLEL) -m ''
 
+# A Python with chemprop and SchNetPack (benchmarks/throughput.py says how); without, they are left out.
+PEERS_PYTHON ?= $(BIN)/python
+
 bench: $(INSTALLED)  ## Print the ratios that the README quotes
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/nnconv.py
 	$(BIN)/python benchmarks/gradient_monitor.py
 	$(BIN)/python benchmarks/tracking.py
+	$(BIN)/python benchmarks/throughput.py --seconds 1 --repeats 3 \
+	  --schnetpack-python $(PEERS_PYTHON)
+	$(BIN)/python benchmarks/onnx_latency.py --no-compile --seconds 3
+	$(BIN)/python benchmarks/accuracy_per_minute.py --minutes 2 --out work/accuracy-short \
+	  --chemprop-python $(PEERS_PYTHON)
 
 lint: $(INSTALLED)  ## Format check, lint, types
 	$(BIN)/ruff format --check .
