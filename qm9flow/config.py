@@ -282,7 +282,7 @@ class StudyConfig:
     n_trials: int = 20
     """Trials in total, over all starts: completed, pruned and failed ones count."""
     preset: str = "seed"
-    """Search space: `seed` is the group's."""
+    """Search space: `seed` is the group's; `modern` searches four architectures."""
     sampler: Sampler = "tpe"
     """`tpe` (multivariate, group), `random` or `grid`."""
     train_size: int | None = 8000

@@ -19,7 +19,7 @@ def command() -> None:
 
 STUDY_OPTIONS = [
     option("--n-trials", int, "Trials in total, over all starts.  [default: 20]"),
-    option("--preset", str, "Search space.  [default: seed]"),
+    option("--preset", str, "Search space: seed or modern.  [default: seed]"),
     option("--sampler", click.Choice(["tpe", "random", "grid"]), "[default: tpe]"),
     option("--train-size", int, "Training molecules of a trial.  [default: 8000]"),
     option("--val-size", int, "Validation molecules of a trial.  [default: 2000]"),

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from qm9flow.tuning.plots import Axis
+from qm9flow.tuning.plots import Axis, families
 from qm9flow.tuning.records import TrialRecord
 
 SCORE = "validation score (mean over targets of MAE / std)"
@@ -189,7 +189,7 @@ def _marks(axis: Axis) -> list[tuple[float, str]]:
     if axis.kind == "choice":
         return [(_position(axis, option), option) for option in axis.options]
     if axis.kind == "log":
-        inner = LogLocator(base=_base(axis)).tick_values(axis.low, axis.high)
+        inner = _log_locator(axis).tick_values(axis.low, axis.high)
     else:
         inner = MaxNLocator(nbins=5, integer=axis.is_integer).tick_values(axis.low, axis.high)
     near = 0.04
@@ -202,9 +202,11 @@ def _marks(axis: Axis) -> list[tuple[float, str]]:
     return ends + [mark for mark in between if near < mark[0] < 1 - near]
 
 
-def _base(axis: Axis) -> int:
-    """Powers of two where they are few enough to be written."""
-    return 10 if axis.high / axis.low > 300 else 2
+def _log_locator(axis: Axis) -> LogLocator:
+    """Powers of two where they are whole and few enough to be written."""
+    if axis.high / axis.low > 300:
+        return LogLocator()
+    return LogLocator(base=2) if axis.is_integer else LogLocator(subs=(1.0, 2.0, 5.0))
 
 
 def _norm(values: Sequence[float]) -> Normalize:
@@ -223,53 +225,62 @@ def draw_parallel(trials: Sequence[TrialRecord], axes: Sequence[Axis], title: st
         title: Of the figure.
 
     Returns:
-        The figure, or why there is none.
+        The figure, or why there is none; a panel for each family of trials, with one score scale.
     """
-    complete = sorted(_scored(trials, "complete"), key=lambda trial: -(trial.score or 0))
-    complete = [trial for trial in complete if all(axis.name in trial.params for axis in axes)]
+    complete = sorted(_scored(trials, "complete"), key=lambda trial: trial.score or 0.0)
     if len(complete) < 2 or not axes:
-        return "fewer than two completed trials share all parameters"
+        return "fewer than two trials have completed"
     scores = _scores(complete)
     norm = _norm(scores)
-    score_axis = Axis("score", "log" if isinstance(norm, LogNorm) else "linear", *_ends(scores))
-    columns = [*axes, score_axis]
-    figure = new_figure(max(7.0, 1.75 * len(columns)), 5, title)
-    plot = figure.subplots()
+    scale: Literal["log", "linear"] = "log" if isinstance(norm, LogNorm) else "linear"
+    score_axis = Axis("score", scale, min(scores), max(scores))
+    kinds = families([trial.params for trial in complete], axes)
+    width = max(len(kind.axes) for kind in kinds) + 1
+    figure = new_figure(max(7.0, 1.75 * width), 1.2 + 3.8 * len(kinds), title)
+    panels = figure.subplots(len(kinds), 1, squeeze=False)[:, 0]
+    for plot, kind in zip(panels, kinds, strict=True):
+        members = [complete[place] for place in reversed(kind.members)]  # the best on top
+        first = width - len(kind.axes) - 1  # what families share stands below each other
+        _draw_lines(plot, members, [*kind.axes, score_axis], first, norm)
+        plot.set_xlim(-0.2, width - 0.55)
+        plot.set_title(kind.label and f"{kind.label}: {len(members)} of them", fontsize=10)
+    note = f"{len(complete)} completed trials; darker and lower at the right is better"
+    panels[-1].set_xlabel(note)
+    return figure
+
+
+def _draw_lines(
+    plot: Axes, trials: Sequence[TrialRecord], columns: Sequence[Axis], first: int, norm: Normalize
+) -> None:
+    """Trials through the same columns, the score last; the first one stands at `first`."""
+    places = range(first, first + len(columns))
     colours = colormaps[_COLOURS].reversed()
-    for trial, score in zip(complete, scores, strict=True):
-        heights = [_position(axis, trial.params[axis.name]) for axis in axes]
-        heights.append(_position(score_axis, score))
+    for trial in trials:
+        score = float(trial.score or 0.0)
+        heights = [_position(axis, trial.params[axis.name]) for axis in columns[:-1]]
         share = float(norm(score))
         plot.plot(
-            range(len(columns)),
-            heights,
+            places,
+            [*heights, _position(columns[-1], score)],
             color=colours(0.08 + 0.92 * (1 - share)),
             alpha=0.9 if share < 0.25 else 0.45,
-            linewidth=2.2 if trial is complete[-1] else 1.1,
+            linewidth=2.2 if trial is trials[-1] else 1.1,
         )
-    for column, axis in enumerate(columns):
-        plot.axvline(column, color="0.25", linewidth=0.8)
+    for place, axis in zip(places, columns, strict=True):
+        plot.axvline(place, color="0.25", linewidth=0.8)
         for height, text in _marks(axis):
             plot.annotate(
                 text,
-                (column, height),
+                (place, height),
                 xytext=(4, 0),
                 textcoords="offset points",
                 fontsize=8,
                 va="center",
                 bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6},
             )
-    plot.set_xticks(range(len(columns)), [_named(axis) for axis in columns], fontsize=9)
-    plot.set_yticks([])
-    plot.set_ylim(-0.04, 1.04)
-    plot.set_xlim(-0.2, len(columns) - 0.55)
+    plot.set_xticks(places, [_named(axis) for axis in columns], fontsize=9)
+    plot.set(yticks=[], ylim=(-0.04, 1.04))
     plot.spines[:].set_visible(False)
-    plot.set_xlabel(f"{len(complete)} completed trials; darker and lower at the right is better")
-    return figure
-
-
-def _ends(values: Sequence[float]) -> tuple[float, float]:
-    return min(values), max(values)
 
 
 def _named(axis: Axis) -> str:
@@ -291,7 +302,7 @@ def draw_slices(trials: Sequence[TrialRecord], axes: Sequence[Axis], title: str)
     everyone = complete + pruned
     if not complete or not axes:
         return "no trial has completed"
-    columns = min(3, len(axes))
+    columns = min(3 if len(axes) < 10 else 4, len(axes))
     rows = -(-len(axes) // columns)
     figure = new_figure(4.0 * columns + 0.8, 3.1 * rows + 0.6, title)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
@@ -346,7 +357,7 @@ def _slice_axis(plot: Axes, axis: Axis) -> None:
     plot.grid(alpha=0.25)
     if axis.kind == "log":
         plot.set_xscale("log")
-        plot.xaxis.set_major_locator(LogLocator(base=_base(axis)))
+        plot.xaxis.set_major_locator(_log_locator(axis))
         plot.xaxis.set_minor_formatter(NullFormatter())
         plot.xaxis.set_major_formatter(FuncFormatter(_plain))
         margin = max(1.05, (axis.high / axis.low) ** 0.04)

@@ -176,6 +176,15 @@ def _interactive(trials: Sequence[TrialRecord], front: Sequence[TrialRecord]) ->
     return figures
 
 
+def _titled(figures: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Figures under their titles; `parallel: architecture painn` stands after `parallel`."""
+    found = []
+    for name, title in _TITLES.items():
+        parts = [key for key in figures if key == name or key.startswith(f"{name}: ")]
+        found += [(title + key.removeprefix(name), figures[key]) for key in parts]
+    return found
+
+
 def _hover(trial: TrialRecord) -> str:
     lines = [
         f"trial {trial.number}",
@@ -193,12 +202,10 @@ def _hover(trial: TrialRecord) -> str:
 def _page(study_name: str, figures: dict[str, Any], skipped: dict[str, str]) -> str:
     """One page with all interactive figures; plotly.js is in it once."""
     parts: list[str] = []
-    for name, title in _TITLES.items():
-        if name in figures:
-            figure = figures[name]
-            figure.update_layout(title=None, template="plotly_white", margin={"t": 30})
-            body = figure.to_html(full_html=False, include_plotlyjs=not parts)
-            parts.append(f"<h2>{html.escape(title)}</h2>\n{body}")
+    for title, figure in _titled(figures):
+        figure.update_layout(title=None, template="plotly_white", margin={"t": 30})
+        body = figure.to_html(full_html=False, include_plotlyjs=not parts)
+        parts.append(f"<h2>{html.escape(title)}</h2>\n{body}")
     notes = "".join(
         f"<li>{html.escape(_TITLES[name])}: {html.escape(reason)}</li>"
         for name, reason in skipped.items()

@@ -236,9 +236,8 @@ class History:
         """
         trial = self._mirror_study.ask()
         asked_for = self._mirror.get_trial(trial._trial_id).system_attrs.get("fixed_params", {})
-        params = {**sampler.propose(trial), **asked_for}
-        ranges = distributions(space)
-        for name, distribution in ranges.items():
+        params = sampler.propose(trial, asked_for)
+        for name, distribution in distributions(space, params).items():
             if name not in trial.params:
                 value = distribution.to_internal_repr(params[name])
                 self._mirror.set_trial_param(trial._trial_id, name, value, distribution)

@@ -1,6 +1,7 @@
 """What only Optuna can say about a study's parameters: importances, scales, its own figures."""
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from qm9flow.tuning.history import find_study, open_storage
 
 MIN_FOR_IMPORTANCES = 10
 """Completed trials below which importances are noise: PED-ANOVA compares the best tenth, two
-trials at least, with the rest."""
+trials at least, with the rest. A parameter that only some trials have is left out below it, too."""
 
 TARGET = "val/score"
 
@@ -40,11 +41,65 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class Family:
+    """Trials that have the same parameters.
+
+    Attributes:
+        label: What sets them apart, as `architecture painn`; empty if all trials are alike.
+        members: Their places among all.
+        axes: Their parameters, less the one that sets them apart; those that others share come
+            last.
+    """
+
+    label: str
+    members: tuple[int, ...]
+    axes: tuple[Axis, ...]
+
+
+def families(points: Sequence[Mapping[str, Any]], axes: Sequence[Axis]) -> tuple[Family, ...]:
+    """Sort trials by the parameters that they have.
+
+    Args:
+        points: Parameters of each trial.
+        axes: The parameters that count.
+
+    Returns:
+        The families, the one of the first trial first.
+    """
+    groups: dict[tuple[Axis, ...], list[int]] = {}
+    for place, point in enumerate(points):
+        held = tuple(axis for axis in axes if axis.name in point)
+        groups.setdefault(held, []).append(place)
+    shared = [axis for axis in axes if all(axis in held for held in groups)]
+    condition = next((axis for axis in shared if _decides(axis, points, groups)), None)
+    found = []
+    for number, (held, members) in enumerate(groups.items()):
+        own = [axis for axis in held if axis not in shared]
+        common = [axis for axis in shared if axis is not condition]
+        label = f"group {number + 1}" if len(groups) > 1 else ""
+        if condition is not None:
+            label = f"{condition.name} {points[members[0]][condition.name]}"
+        found.append(Family(label, tuple(members), (*own, *common)))
+    return tuple(found)
+
+
+def _decides(
+    axis: Axis, points: Sequence[Mapping[str, Any]], groups: Mapping[tuple[Axis, ...], list[int]]
+) -> bool:
+    """Whether a choice says which of several groups a trial is in."""
+    if axis.kind != "choice" or len(groups) < 2:
+        return False
+    values = [{points[place][axis.name] for place in members} for members in groups.values()]
+    return sum(map(len, values)) == len(groups) == len(set().union(*values))
+
+
+@dataclass(frozen=True)
 class StudyPicture:
     """What there is to draw.
 
     Attributes:
-        axes: One a parameter, in the order of the space.
+        axes: One a parameter, those that all trials have first; otherwise in the order of the
+            space.
         importances: Share of each parameter, the largest first; empty with too few trials.
         figures: Optuna's interactive figures by name.
         skipped: What could not be made, and why.
@@ -86,7 +141,7 @@ def picture(url: str, study_name: str) -> StudyPicture:
     if len(complete) < 2:
         skipped["parallel"] = "only one trial has completed"
     else:
-        figures["parallel"] = show.plot_parallel_coordinate(study, target_name=TARGET)
+        figures |= _parallel(study, complete, axes)
     if len(complete) < MIN_FOR_IMPORTANCES:
         skipped["importances"] = (
             f"{len(complete)} completed trials; fewer than {MIN_FOR_IMPORTANCES} say little"
@@ -94,9 +149,35 @@ def picture(url: str, study_name: str) -> StudyPicture:
     elif len({trial.value for trial in complete}) < 2:
         skipped["importances"] = "all completed trials have the same score"
     else:
-        importances = optuna.importance.get_param_importances(study)
-        figures["importances"] = show.plot_param_importances(study, target_name=TARGET)
+        names = [
+            axis.name
+            for axis in axes
+            if sum(axis.name in trial.params for trial in complete) >= MIN_FOR_IMPORTANCES
+        ]
+        with warnings.catch_warnings():  # of parameters that all trials but one have
+            warnings.simplefilter("ignore", UserWarning)
+            importances = optuna.importance.get_param_importances(study, params=names)
+            figures["importances"] = show.plot_param_importances(
+                study, params=names, target_name=TARGET
+            )
     return StudyPicture(axes, importances, figures, skipped)
+
+
+def _parallel(
+    study: optuna.Study, complete: list[FrozenTrial], axes: tuple[Axis, ...]
+) -> dict[str, Any]:
+    """All trials through the parameters that all have, and families through their own."""
+    draw = optuna.visualization.plot_parallel_coordinate
+    kinds = families([trial.params for trial in complete], axes)
+    shared = [axis.name for axis in axes if all(axis.name in trial.params for trial in complete)]
+    figures = {"parallel": draw(study, params=shared, target_name=TARGET)} if shared else {}
+    for kind in kinds if len(kinds) > 1 else ():
+        if len(kind.members) > 1:
+            part = optuna.create_study(direction="minimize")
+            part.add_trials([complete[place] for place in kind.members])
+            names = [axis.name for axis in kind.axes]
+            figures[f"parallel: {kind.label}"] = draw(part, params=names, target_name=TARGET)
+    return figures
 
 
 def _copy(url: str, study_name: str) -> optuna.Study:
@@ -118,7 +199,9 @@ def _axes(trials: list[FrozenTrial]) -> tuple[Axis, ...]:
     found: dict[str, Any] = {}
     for trial in trials:
         found |= trial.distributions
-    return tuple(_axis(name, distribution) for name, distribution in found.items())
+    some = {name for name in found if any(name not in trial.distributions for trial in trials)}
+    names = sorted(found, key=lambda name: name in some)
+    return tuple(_axis(name, found[name]) for name in names)
 
 
 def _axis(name: str, distribution: Any) -> Axis:

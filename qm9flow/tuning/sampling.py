@@ -1,9 +1,11 @@
 """Where the next trial goes. The same history and number give the same point, in any process."""
 
 import functools
+import itertools
 import math
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import cast
 
 import numpy as np
@@ -17,14 +19,12 @@ from optuna.distributions import (
 
 from qm9flow.config import Sampler
 from qm9flow.errors import ConfigError
+from qm9flow.tuning.ranges import Choice, IntRange, Parameter, Value
 from qm9flow.tuning.spaces import (
+    ARCHITECTURE,
     SAMPLING_STREAM,
-    Choice,
-    IntRange,
-    Parameter,
     Params,
     Space,
-    Value,
     check_params,
     derive_seed,
 )
@@ -49,16 +49,20 @@ def to_distribution(parameter: Parameter) -> BaseDistribution:
     return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
 
 
-def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """A space in Optuna's words.
+def distributions(space: Space, params: Mapping[str, Value]) -> dict[str, BaseDistribution]:
+    """What a point was drawn from, in Optuna's words.
 
     Args:
         space: The space.
+        params: The point; only its architecture counts.
 
     Returns:
         Distributions by name.
+
+    Raises:
+        ConfigError: The point names no architecture of the space.
     """
-    return {name: to_distribution(item) for name, item in space.parameters.items()}
+    return {name: to_distribution(item) for name, item in space.parameters_of(params).items()}
 
 
 class TrialSampler(ABC):
@@ -71,12 +75,13 @@ class TrialSampler(ABC):
     size: int | None = None
 
     @abstractmethod
-    def propose(self, trial: optuna.Trial) -> Params:
+    def propose(self, trial: optuna.Trial, asked_for: Mapping[str, Value] | None = None) -> Params:
         """The point of a trial that was just asked for.
 
         Args:
             trial: A trial without parameters, of a study in memory that holds all trials before
                 it under their numbers.
+            asked_for: Values that are settled already.
 
         Returns:
             The point.
@@ -123,19 +128,19 @@ class SeededSampler(TrialSampler):
         self._space = space
         self._seed = seed
 
-    def propose(self, trial: optuna.Trial) -> Params:
+    def propose(self, trial: optuna.Trial, asked_for: Mapping[str, Value] | None = None) -> Params:
         """The point of a trial that was just asked for.
 
         Args:
             trial: A trial without parameters, of a study in memory that holds all trials before.
+            asked_for: Values that are settled already.
 
         Returns:
             The point: the space's first one for trial 0, then what the sampler says.
         """
-        if trial.number == 0 and self._space.first is not None:
-            return dict(self._space.first)
+        first = self._space.first if trial.number == 0 else None
         trial.study.sampler = self._seeded(trial.number)
-        return {name: _suggest(trial, name, item) for name, item in self._space.parameters.items()}
+        return _draw(trial, self._space, {**(first or {}), **(asked_for or {})})
 
     def _seeded(self, number: int) -> optuna.samplers.BaseSampler:
         seed = derive_seed(self._seed, number, SAMPLING_STREAM)
@@ -144,6 +149,21 @@ class SeededSampler(TrialSampler):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
+
+
+def _draw(trial: optuna.Trial, space: Space, settled: Mapping[str, Value]) -> Params:
+    """A point with what is settled, as far as its branch has it; the sampler says the rest."""
+    point: Params = {}
+
+    def take(name: str, parameter: Parameter) -> None:
+        if name not in point:
+            point[name] = settled[name] if name in settled else _suggest(trial, name, parameter)
+
+    if space.branches:
+        take(ARCHITECTURE, space.architectures)
+    for name, parameter in space.parameters_of(point).items():
+        take(name, parameter)
+    return point
 
 
 def _suggest(trial: optuna.Trial, name: str, parameter: Parameter) -> Value:
@@ -160,7 +180,7 @@ class GridSampler(TrialSampler):
     A trial's number alone says which point it is, so that the grid is exact over any number of
     starts, and a study with fewer trials than points sees the grid thinned evenly; raising
     `n_trials` later goes on in the same order. The space's first point comes first, whether it
-    lies on the grid or not.
+    lies on the grid or not. Branches take turns until they run out.
     """
 
     def __init__(self, space: Space) -> None:
@@ -172,26 +192,42 @@ class GridSampler(TrialSampler):
         Raises:
             ConfigError: A range has none.
         """
-        bare = [name for name, item in space.parameters.items() if not item.grid]
+        parts = space.flat
+        bare = [name for part in parts for name, item in part.items() if not item.grid]
         if bare:
-            raise ConfigError(f"space {space.name!r} has no grid points for {', '.join(bare)}")
+            names = ", ".join(dict.fromkeys(bare))
+            raise ConfigError(f"space {space.name!r} has no grid points for {names}")
         self._space = space
-        sizes = tuple(len(item.grid) for item in space.parameters.values())
-        self._order = even_order(sizes)
+        self._grids = [{name: item.grid for name, item in part.items()} for part in parts]
+        cells = [
+            [(branch, cell) for cell in even_order(tuple(map(len, grid.values())))]
+            for branch, grid in enumerate(self._grids)
+        ]
+        turns = itertools.chain.from_iterable(itertools.zip_longest(*cells))
         self._first = dict(space.first) if space.first is not None else None
-        if self._first is not None:
-            self._order = tuple(k for k in self._order if self._point(k) != self._first)
+        left_out = (None, self._cell(self._first))
+        self._order = [cell for cell in turns if cell is not None and cell not in left_out]
         self.size = len(self._order) + (self._first is not None)
 
-    def _point(self, cell: tuple[int, ...]) -> Params:
-        items = self._space.parameters.items()
-        return {name: item.grid[k] for (name, item), k in zip(items, cell, strict=True)}
+    def _cell(self, point: Params | None) -> tuple[int, tuple[int, ...]] | None:
+        """Where a point lies on the grid, None if it does not."""
+        for branch, grid in enumerate(self._grids):
+            if point is not None and all(point.get(name) in grid[name] for name in grid):
+                return branch, tuple(grid[name].index(point[name]) for name in grid)
+        return None
 
-    def propose(self, trial: optuna.Trial) -> Params:
+    def _point(self, cell: tuple[int, tuple[int, ...]]) -> Params:
+        branch, indices = cell
+        grid = self._grids[branch].items()
+        return {name: values[k] for (name, values), k in zip(grid, indices, strict=True)}
+
+    def propose(self, trial: optuna.Trial, asked_for: Mapping[str, Value] | None = None) -> Params:
         """The point of a trial that was just asked for.
 
         Args:
             trial: Only its number counts.
+            asked_for: Values that are settled already. Where they lead to another branch, what
+                that lacks is drawn at random.
 
         Returns:
             The point.
@@ -202,12 +238,15 @@ class GridSampler(TrialSampler):
         number = trial.number
         if number >= (self.size or 0):
             raise ConfigError(f"the grid has {self.size} points, there is none for trial {number}")
-        if self._first is not None:
-            if number == 0:
-                return dict(self._first)
-            number -= 1
-        point = self._point(self._order[number])
-        check_params(self._space, point)
+        if self._first is not None and number == 0:
+            point = dict(self._first)
+        else:
+            point = self._point(self._order[number - (self._first is not None)])
+            check_params(self._space, point)
+        if asked_for:
+            seed = derive_seed(0, number, SAMPLING_STREAM)
+            trial.study.sampler = optuna.samplers.RandomSampler(seed=seed)
+            return _draw(trial, self._space, {**point, **asked_for})
         return point
 
 

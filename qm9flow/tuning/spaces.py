@@ -10,90 +10,63 @@ from typing import Any, cast
 
 import numpy as np
 
-from qm9flow.config import ModelConfig, MPNNConfig, StudyConfig, TrainConfig, to_dict
+from qm9flow.config import (
+    DensityConfig,
+    ModelConfig,
+    MPNNConfig,
+    PaiNNConfig,
+    SchNetConfig,
+    StudyConfig,
+    TrainConfig,
+    to_dict,
+)
 from qm9flow.errors import ConfigError
+from qm9flow.tuning.ranges import Choice, FloatRange, IntRange, Parameter, Value, contains
 
-Value = int | float | str | bool
 Params = dict[str, Value]
 
 TRIAL_STREAM = 1
 SAMPLING_STREAM = 2
 
-
-@dataclass(frozen=True)
-class IntRange:
-    """Whole numbers between two bounds, both included.
-
-    Attributes:
-        low: Smallest.
-        high: Largest.
-        log: Whether they are drawn evenly on a logarithmic scale.
-        grid: The values that the grid search visits.
-    """
-
-    low: int
-    high: int
-    log: bool = False
-    grid: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        _check_range(self)
+ARCHITECTURE = "architecture"
+"""The parameter that says which branch of a space a point lies in."""
 
 
 @dataclass(frozen=True)
-class FloatRange:
-    """Numbers between two bounds.
+class Branch:
+    """One of the architectures of a space, and what is drawn only with it.
 
     Attributes:
-        low: Smallest.
-        high: Largest.
-        log: Whether they are drawn evenly on a logarithmic scale.
-        grid: The values that the grid search visits.
+        network: The architecture and those of its options that are not searched.
+        options: Parameters by field of the network.
     """
 
-    low: float
-    high: float
-    log: bool = False
-    grid: tuple[float, ...] = ()
+    network: ModelConfig
+    options: Mapping[str, Parameter]
 
     def __post_init__(self) -> None:
-        _check_range(self)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of a few values without an order; the grid search visits all of them.
-
-    Attributes:
-        options: The values.
-    """
-
-    options: tuple[Value, ...]
-
-    def __post_init__(self) -> None:
-        if len(set(self.options)) < len(self.options) or not self.options:
-            raise ConfigError(f"a choice needs distinct options, got {self.options}")
+        for field in self.options:
+            if not _is_of_model(field, self.network):
+                raise ConfigError(f"parameter {field!r} is none of network {self.architecture!r}")
 
     @property
-    def grid(self) -> tuple[Value, ...]:
-        """The values that the grid search visits."""
-        return self.options
+    def architecture(self) -> str:
+        """Name of the architecture."""
+        return self.network.architecture
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """Fields of the network by parameter.
 
-Parameter = IntRange | FloatRange | Choice
+        A field's parameter has the architecture before it, as in `painn_hidden`: two networks'
+        widths are different things, with ranges of their own.
+        """
+        return {f"{self.architecture}_{field}": field for field in self.options}
 
-
-def _check_range(range_: IntRange | FloatRange) -> None:
-    if not range_.low < range_.high:
-        raise ConfigError(f"a range needs low below high, got {range_.low} and {range_.high}")
-    if range_.log and range_.low <= 0:
-        raise ConfigError(f"a logarithmic range needs bounds above 0, got {range_.low}")
-    outside = [value for value in range_.grid if not range_.low <= value <= range_.high]
-    if outside or len(set(range_.grid)) < len(range_.grid):
-        raise ConfigError(
-            f"grid points must be distinct and lie between {range_.low} and {range_.high}, "
-            f"got {range_.grid}"
-        )
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """What is drawn only with this architecture, by name."""
+        return {name: self.options[field] for name, field in self.fields.items()}
 
 
 @dataclass(frozen=True)
@@ -102,59 +75,132 @@ class Space:
 
     Attributes:
         name: Of the preset.
-        parameters: By name, in the order in which they are drawn. A name is a field of the
-            recipe's network or of `TrainConfig`.
+        parameters: Of every point, by name, in the order in which they are drawn. A name is a
+            field of `TrainConfig` or of the network: the recipe's, or that of all branches.
         recipe: Everything that is not searched.
         first: A point that is tried before all others, None for none.
+        branches: If there are any, a point has the parameter `architecture`, which says which of
+            them it lies in, and that branch's parameters; no other's. The recipe's network then
+            means nothing.
     """
 
     name: str
     parameters: Mapping[str, Parameter]
     recipe: TrainConfig
     first: Mapping[str, Value] | None = None
+    branches: tuple[Branch, ...] = ()
 
     def __post_init__(self) -> None:
+        if len({branch.architecture for branch in self.branches}) < len(self.branches):
+            raise ConfigError(f"space {self.name!r} has two branches of one architecture")
+        networks = [branch.network for branch in self.branches] or [self.recipe.model]
         for name in self.parameters:
-            if not (_is_of_model(name, self.recipe.model) or name in _TRAIN_FIELDS):
+            is_of_model = all(_is_of_model(name, network) for network in networks)
+            if not (is_of_model or name in _TRAIN_FIELDS):
                 raise ConfigError(f"parameter {name!r} is neither of the network nor of a training")
+            if any(name in branch.options for branch in self.branches):
+                raise ConfigError(f"parameter {name!r} is of every point and of a branch as well")
         if self.first is not None:
             check_params(self, self.first)
 
     @property
+    def architectures(self) -> Choice:
+        """The branches' architectures; of a space that has branches."""
+        return Choice(tuple(branch.architecture for branch in self.branches))
+
+    def branch(self, params: Mapping[str, Value]) -> Branch | None:
+        """The branch that a point lies in.
+
+        Args:
+            params: A point; only its architecture counts.
+
+        Returns:
+            The branch, None if the space has none.
+
+        Raises:
+            ConfigError: The point names no architecture, or one that is not searched.
+        """
+        if not self.branches:
+            return None
+        named = params.get(ARCHITECTURE)
+        for branch in self.branches:
+            if branch.architecture == named:
+                return branch
+        known = ", ".join(map(str, self.architectures.options))
+        raise ConfigError(
+            f"a point of space {self.name!r} has one of the architectures {known}; got {named!r}"
+        )
+
+    def parameters_of(self, params: Mapping[str, Value]) -> dict[str, Parameter]:
+        """All parameters that a point has, in the order in which they are drawn.
+
+        Args:
+            params: A point; only its architecture counts.
+
+        Returns:
+            Parameters by name.
+
+        Raises:
+            ConfigError: The point names no architecture, or one that is not searched.
+        """
+        branch = self.branch(params)
+        if branch is None:
+            return dict(self.parameters)
+        return {ARCHITECTURE: self.architectures, **branch.parameters, **self.parameters}
+
+    @property
+    def flat(self) -> tuple[dict[str, Parameter], ...]:
+        """The space as flat ones, one a branch, in which `architecture` has one option."""
+        if not self.branches:
+            return (dict(self.parameters),)
+        only = [{ARCHITECTURE: Choice((branch.architecture,))} for branch in self.branches]
+        return tuple(
+            {**choice, **branch.parameters, **self.parameters}
+            for choice, branch in zip(only, self.branches, strict=True)
+        )
+
+    @property
     def digest(self) -> str:
         """Hash of everything that decides what a point means: ranges, grid, recipe, first."""
-        content = {
-            "parameters": {
-                name: [type(item).__name__, dataclasses.asdict(item)]
-                for name, item in self.parameters.items()
-            },
-            "recipe": to_dict(self.recipe),
+        recipe = {
+            name: value
+            for name, value in to_dict(self.recipe).items()
+            if name not in _JOINED_LATER or value != _JOINED_LATER[name]
+        }
+        content: dict[str, Any] = {
+            "parameters": _plain(self.parameters),
+            "recipe": recipe,
             "first": dict(self.first) if self.first else None,
         }
+        if self.branches:
+            del recipe["model"]
+            content["branches"] = [
+                [to_dict(branch.network), _plain(branch.options)] for branch in self.branches
+            ]
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def grid_size(self) -> int:
         """Points of the full grid."""
-        return math.prod(len(item.grid) for item in self.parameters.values())
+        return sum(math.prod(len(item.grid) for item in part.values()) for part in self.flat)
 
 
 _TRAIN_FIELDS = {item.name for item in dataclasses.fields(TrainConfig)} - {"model", "seed"}
 
+_JOINED_LATER: dict[str, Value] = {"weighting": "equal", "compile": False}
+"""Options that recipes did not have from the beginning, and what trainings did then. With that
+value they are left out of digests, so that studies of that time can still be resumed."""
+
+
+def _plain(parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+    return {
+        name: [type(item).__name__, dataclasses.asdict(item)] for name, item in parameters.items()
+    }
+
 
 def _is_of_model(name: str, model: ModelConfig) -> bool:
     return name in {item.name for item in dataclasses.fields(model)}
-
-
-def _contains(parameter: Parameter, value: Value) -> bool:
-    if isinstance(parameter, Choice):
-        return value in parameter.options
-    if isinstance(value, str | bool):
-        return False
-    if isinstance(parameter, IntRange) and not isinstance(value, int):
-        return False
-    return parameter.low <= value <= parameter.high
 
 
 def check_params(space: Space, params: Mapping[str, Value]) -> None:
@@ -167,18 +213,18 @@ def check_params(space: Space, params: Mapping[str, Value]) -> None:
     Raises:
         ConfigError: A name is missing or unknown, or a value lies outside.
     """
-    if set(params) != set(space.parameters):
+    parameters = space.parameters_of(params)
+    if set(params) != set(parameters):
         raise ConfigError(
-            f"a point of space {space.name!r} has {', '.join(space.parameters)}; "
-            f"got {', '.join(params)}"
+            f"a point of space {space.name!r} has {', '.join(parameters)}; got {', '.join(params)}"
         )
     for name, value in params.items():
-        if not _contains(space.parameters[name], value):
-            raise ConfigError(f"{name}={value!r} lies outside {space.parameters[name]}")
+        if not contains(parameters[name], value):
+            raise ConfigError(f"{name}={value!r} lies outside {parameters[name]}")
 
 
-PRESETS: dict[str, Space] = {
-    "seed": Space(
+SPACES = (
+    Space(
         name="seed",
         parameters={
             "conv_layers": IntRange(1, 4, grid=(1, 2, 3, 4)),
@@ -203,10 +249,79 @@ PRESETS: dict[str, Space] = {
             "batch_size": 128,
             "learning_rate": 1e-3,
         },
-    )
-}
-"""`seed`: the group's own search, with its best setting first. The rate stays constant after a
-warm-up and averaged weights are judged, so that a trial of one epoch compares with one of nine."""
+    ),
+    Space(
+        name="modern",
+        branches=(
+            Branch(
+                DensityConfig(),
+                {
+                    "layers": IntRange(2, 4, grid=(2, 3, 4)),
+                    "hidden": IntRange(32, 192, log=True, grid=(32, 64, 128)),
+                    "vectors": IntRange(16, 96, log=True, grid=(16, 32, 64)),
+                    "channels": IntRange(8, 48, log=True, grid=(8, 16, 32)),
+                    "radial": IntRange(6, 16, grid=(8, 12, 16)),
+                },
+            ),
+            Branch(
+                PaiNNConfig(),
+                {
+                    "interactions": IntRange(2, 4, grid=(2, 3, 4)),
+                    "hidden": IntRange(32, 128, log=True, grid=(32, 64, 128)),
+                },
+            ),
+            Branch(
+                SchNetConfig(),
+                {
+                    "interactions": IntRange(2, 5, grid=(2, 3, 4, 5)),
+                    "hidden": IntRange(32, 192, log=True, grid=(32, 64, 128, 192)),
+                },
+            ),
+            Branch(
+                MPNNConfig(),
+                {
+                    "conv_layers": IntRange(1, 4, grid=(1, 2, 3, 4)),
+                    "fc_layers": IntRange(1, 4, grid=(1, 2, 3, 4)),
+                    "hidden": IntRange(16, 128, log=True, grid=(16, 32, 64, 128)),
+                    "edge_width": IntRange(8, 32, log=True, grid=(8, 16, 32)),
+                },
+            ),
+        ),
+        parameters={
+            "optimizer": Choice(("adamw", "muon")),
+            "learning_rate": FloatRange(3e-4, 2e-2, log=True, grid=(6e-4, 2e-3, 6e-3, 2e-2)),
+            "batch_size": IntRange(16, 256, log=True, grid=(16, 32, 64, 128)),
+            "weight_decay": FloatRange(1e-4, 1e-1, log=True, grid=(1e-3, 1e-2)),
+        },
+        recipe=TrainConfig(
+            loss="mae",
+            weighting="balanced",
+            schedule="constant",
+            warmup_steps=200,
+            ema_decay=0.999,
+            grad_clip=5.0,
+        ),
+        first={
+            "architecture": "density",
+            "density_layers": 3,
+            "density_hidden": 64,
+            "density_vectors": 64,
+            "density_channels": 16,
+            "density_radial": 12,
+            "optimizer": "muon",
+            "learning_rate": 6e-3,
+            "batch_size": 32,
+            "weight_decay": 1e-2,
+        },
+    ),
+)
+
+PRESETS: dict[str, Space] = {space.name: space for space in SPACES}
+"""`seed`: the group's own search, with its best setting first. `modern`: four architectures and
+the optimiser, the flagship's recommended setting first. In both the rate stays constant after a
+warm-up and averaged weights are judged, so that a trial of one epoch compares with one of nine;
+and one loss serves all trials, so that their training errors compare. The averages need no search:
+their decay rises with the steps, so that short trials forget their beginning as well."""
 
 
 def get_space(preset: str) -> Space:
@@ -260,12 +375,15 @@ def to_train_config(
     """
     space = space or get_space(study.preset)
     check_params(space, params)
-    recipe = space.recipe
-    of_model = {name: value for name, value in params.items() if _is_of_model(name, recipe.model)}
-    of_training = {name: value for name, value in params.items() if name not in of_model}
+    branch = space.branch(params)
+    network = branch.network if branch else space.recipe.model
+    fields = {name: name for name in space.parameters if _is_of_model(name, network)}
+    fields |= branch.fields if branch else {}
+    of_model = {field: params[name] for name, field in fields.items()}
+    of_training = {name: params[name] for name in space.parameters if name not in fields}
     return dataclasses.replace(
-        recipe,
-        model=dataclasses.replace(recipe.model, **cast(Any, of_model)),
+        space.recipe,
+        model=dataclasses.replace(network, **cast(Any, of_model)),
         **cast(Any, of_training),
         split=study.split,
         train_size=study.train_size,

@@ -12,12 +12,14 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState, create_trial
 
 from qm9flow.errors import StudyError
-from qm9flow.evaluation.study_drawings import count_endings, draw_slices
+from qm9flow.evaluation.study_drawings import count_endings, draw_parallel, draw_slices
 from qm9flow.evaluation.study_plots import log_study_figures, write_study_figures
 from qm9flow.tracking.stores import Stores
 from qm9flow.tracking.study import StudyTracker
-from qm9flow.tuning.plots import Axis, picture
+from qm9flow.tuning.plots import Axis, families, picture
 from qm9flow.tuning.records import TrialRecord
+from qm9flow.tuning.sampling import distributions, make_sampler
+from qm9flow.tuning.spaces import PRESETS
 
 SPACE = {
     "conv_layers": IntDistribution(1, 4),
@@ -186,6 +188,84 @@ def test_whole_numbers_are_drawn_at_whole_numbers(n_trials: int) -> None:
     shown = [tick for tick in layers.get_xticks() if 0.5 < tick < 3.5]
     assert shown == [1.0, 2.0, 3.0]
     assert all(float(tick).is_integer() for tick in bar.get_yticks())
+
+
+def make_branched_study(stores: Stores, n_trials: int) -> list[TrialRecord]:
+    """A study over architectures, in which PaiNN is best and its width matters."""
+    space = PRESETS["modern"]
+    sampler = make_sampler("random", space, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        study = optuna.create_study(storage=stores.optuna_url, study_name="drawn <&>")
+    drawing = optuna.create_study()
+    records, trials = [], []
+    for number in range(n_trials):
+        params = sampler.propose(drawing.ask())
+        score = 0.3 if params["architecture"] != "painn" else 0.1 + params["painn_hidden"] / 500
+        score *= 1 + abs(np.log10(params["learning_rate"] / 3e-3)) + number / 1e4
+        trials.append(
+            create_trial(params=params, distributions=distributions(space, params), value=score)
+        )
+        speed = 1e4 / params["batch_size"]
+        records.append(
+            TrialRecord(
+                number,
+                "complete",
+                params,
+                score=score,
+                train_loss=0.9 * score,
+                molecules_per_second=speed,
+            )
+        )
+    study.add_trials(trials)
+    return records
+
+
+def test_trials_that_lack_each_others_parameters_are_drawn(tmp_path: Path) -> None:
+    stores = stores_in_folder(tmp_path)
+    trials = make_branched_study(stores, 60)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        figures = write_study_figures(stores, "drawn <&>", tmp_path / "out", trials)
+    assert figures.skipped == {}
+    page = (tmp_path / "out" / "study.html").read_text()
+    assert page.count("<h2>") == 6 + 4
+    assert "through their parameters: architecture painn" in page
+    known = picture(stores.optuna_url, "drawn <&>")
+    assert [axis.name for axis in known.axes][:3] == ["architecture", "optimizer", "learning_rate"]
+    assert len(known.axes) == len({name for trial in trials for name in trial.params}) == 18
+    assert {"architecture", "painn_hidden"} <= set(list(known.importances)[:4])
+    drawn = draw_parallel(trials, known.axes, "lines")
+    assert isinstance(drawn, Figure)
+    labels = [plot.get_title().split(":")[0] for plot in drawn.axes]
+    assert labels[0] == "architecture painn"  # the best trial's first
+    assert len(set(labels)) == 4
+    assert sum(len(plot.lines) for plot in drawn.axes) == 60 + 10 + 7 + 7 + 9  # trials and axes
+    ends = {plot.get_xticks()[-1] for plot in drawn.axes}
+    assert len(ends) == 1  # what all trials have stands below each other
+
+
+@pytest.mark.parametrize("n_trials", [1, 2, 3])
+def test_few_trials_of_several_architectures_are_drawn(tmp_path: Path, n_trials: int) -> None:
+    stores = stores_in_folder(tmp_path)
+    trials = make_branched_study(stores, n_trials)
+    figures = write_study_figures(stores, "drawn <&>", tmp_path / "out", trials)
+    assert set(figures.skipped) == {"importances"} | ({"parallel"} if n_trials == 1 else set())
+
+
+def test_families_are_told_apart_by_the_choice_that_decides() -> None:
+    loss = Axis("loss", "choice", 0.0, 1.0, True, ("rmse", "mae"))
+    kind = Axis("kind", "choice", 0.0, 2.0, True, ("a", "b", "c"))
+    rate, width = Axis("rate", "log", 1e-3, 1.0), Axis("b_width", "linear", 1.0, 3.0)
+    a = {"loss": "mae", "kind": "a", "rate": 0.1}
+    b = {"loss": "mae", "kind": "b", "rate": 0.1, "b_width": 2}
+    first, second = families([a, b, a | {"loss": "rmse"}], [loss, kind, rate, width])
+    assert (first.label, first.members, first.axes) == ("kind a", (0, 2), (loss, rate))
+    assert (second.label, second.members, second.axes) == ("kind b", (1,), (width, loss, rate))
+    (alone,) = families([a, a | {"loss": "rmse"}], [loss, kind, rate])
+    assert (alone.label, alone.axes) == ("", (loss, kind, rate))
+    groups = families([{"rate": 0.1}, {"rate": 0.1, "b_width": 2}], [rate, width])
+    assert [group.label for group in groups] == ["group 1", "group 2"]
 
 
 def test_unknown_study_is_refused(tmp_path: Path) -> None:

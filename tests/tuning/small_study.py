@@ -34,7 +34,8 @@ from qm9flow.tuning import books  # noqa: E402
 from qm9flow.tuning.checkpoints import CheckpointFolder  # noqa: E402
 from qm9flow.tuning.coordinator import Coordinator, StudyResult  # noqa: E402
 from qm9flow.tuning.executors import Executor, InProcessExecutor  # noqa: E402
-from qm9flow.tuning.spaces import FloatRange, IntRange, Space  # noqa: E402
+from qm9flow.tuning.ranges import FloatRange, IntRange  # noqa: E402
+from qm9flow.tuning.spaces import Space  # noqa: E402
 from qm9flow.tuning.study import open_study  # noqa: E402
 
 TINY = Space(

@@ -19,9 +19,9 @@ from qm9flow.training.events import Failed
 from qm9flow.tuning import books, coordinator
 from qm9flow.tuning.executors import Answer, Executor, InProcessExecutor, Job, TrialEvent
 from qm9flow.tuning.history import History
+from qm9flow.tuning.ranges import FloatRange, IntRange
 from qm9flow.tuning.records import show_study
 from qm9flow.tuning.sampling import make_sampler
-from qm9flow.tuning.spaces import FloatRange, IntRange
 from qm9flow.tuning.study import open_study
 
 
@@ -343,7 +343,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import small_study
 from qm9flow.data.store import open_dataset
-from qm9flow.tuning.spaces import Choice
+from qm9flow.tuning.ranges import Choice
 import dataclasses
 stores, dataset = small_study.stores_at(Path(sys.argv[1])), open_dataset()
 space = dataclasses.replace(
