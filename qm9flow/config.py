@@ -131,9 +131,9 @@ class DensityConfig:
     """Scalars of an atom, 2 to 1024."""
     vectors: int = 64
     """Vectors of an atom, 2 to 512."""
-    channels: int = 32
+    channels: int = 16
     """Numbers that an atom sends to its neighbours, 1 to 512."""
-    radial: int = 8
+    radial: int = 12
     """Radial functions that they are summed under."""
     cutoff_angstrom: float = 5.0
     """Atoms further apart do not see each other."""
@@ -315,6 +315,9 @@ class StudyConfig:
     """A Ray cluster; needs `n_jobs` above 1."""
     keep_models: int | None = None
     """Keep models of the best N trials only; none keeps those of all completed trials."""
+    seed_pretrained: bool = True
+    """Where no model is registered, register the one that comes with qm9flow first, so that the
+    study's own has to beat it."""
 
     def __post_init__(self) -> None:
         for name in ("train_size", "val_size"):
@@ -349,7 +352,7 @@ class ServeConfig:
     """One service over HTTP."""
 
     model: str = "champion"
-    """An alias, a version's number, or a bundle's folder."""
+    """An alias, a version's number, a bundle's folder, or `pretrained`."""
     bundle: str | None = None
     """The folder of a bundle that was fetched already; none means that `model` is looked up."""
     version: int | None = None
@@ -502,6 +505,45 @@ def from_dict(kind: type[C], data: Mapping[str, Any]) -> C:
         else:
             raise ConfigError(f"{key} must be {_describe(hints[key])}, got {value!r}")
     return kind(**values)
+
+
+RECIPES: dict[str, TrainConfig] = {
+    "group": TrainConfig(),
+    "flagship": TrainConfig(
+        model=DensityConfig(),
+        split="standard",
+        loss="mae",
+        weighting="balanced",
+        optimizer="muon",
+        learning_rate=6e-3,
+        weight_decay=1e-2,
+        batch_size=32,
+        warmup_steps=500,
+        schedule="cosine",
+        grad_clip=5.0,
+    ),
+}
+"""Trainings to start from; `docs/models.md` says what the flagship's was chosen by."""
+DEFAULT_RECIPE = "flagship"
+
+
+def train_from_dict(data: Mapping[str, Any]) -> TrainConfig:
+    """A training from plain values, over a recipe.
+
+    Args:
+        data: Some or all fields of `TrainConfig`, and `recipe`, one of `RECIPES`.
+
+    Returns:
+        The configuration; a `model` in the data replaces the recipe's.
+
+    Raises:
+        ConfigError: An unknown recipe or option, or a value of a wrong type or out of range.
+    """
+    options = dict(data)
+    recipe = options.pop("recipe", DEFAULT_RECIPE)
+    if recipe not in RECIPES:
+        raise ConfigError(f"unknown recipe {recipe!r}; the recipes are {', '.join(RECIPES)}")
+    return from_dict(TrainConfig, to_dict(RECIPES[recipe]) | options)
 
 
 def load_file(path: Path) -> dict[str, Any]:

@@ -41,14 +41,19 @@ class Network(nn.Module, ABC):
         """Weights that turn hidden values into hidden values: what Muon is made for.
 
         Returns:
-            The weights of all dense layers outside the readout.
+            The weights of all dense layers outside the readout, those with one row or column, to
+            which Muon does nothing but a change of length, left out.
         """
         inside = {
             f"{name}.weight"
             for name, module in self.named_modules()
             if isinstance(module, nn.Linear) and not name.startswith("readout")
         }
-        return [parameter for name, parameter in self.named_parameters() if name in inside]
+        return [
+            parameter
+            for name, parameter in self.named_parameters()
+            if name in inside and min(parameter.shape) > 1
+        ]
 
     def exportable(self) -> "Network":
         """The same function without tensors whose sizes depend on data.

@@ -97,11 +97,11 @@ class MolecularReadout(nn.Module):
 
     def _sums(self, values: Tensor) -> Tensor:
         total = values.sum(dim=1) / math.sqrt(TYPICAL_ATOMS)  # (B, extensive)
-        if "u0" not in self.sums:
+        if not {"u0", *THERMAL} <= set(self.sums):
             return total
         by_name = dict(zip(self.sums, total.unbind(1), strict=True))
-        for name in THERMAL.keys() & by_name.keys():
-            by_name[name] = by_name["u0"] + THERMAL[name] * by_name[name]
+        for name, share in THERMAL.items():
+            by_name[name] = by_name["u0"] + share * by_name[name]
         return torch.stack([by_name[name] for name in self.sums], dim=1)
 
     def _moments(self, places: Tensor, charges: Tensor, dipoles: Tensor, spread: Tensor) -> Tensor:

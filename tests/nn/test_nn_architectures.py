@@ -1,5 +1,6 @@
 """The suite, for each architecture of the catalogue."""
 
+import numpy as np
 import pytest
 import torch
 from network_suite import NetworkSuite
@@ -7,6 +8,7 @@ from pyg_twins import mpnn_on_pyg, schnet_on_pyg
 
 from qm9flow.config import (
     MODEL_CONFIGS,
+    DensityConfig,
     MPNNConfig,
     PaiNNConfig,
     PyGNNConvConfig,
@@ -18,6 +20,12 @@ from qm9flow.errors import ConfigError
 from qm9flow.nn.catalog import ARCHITECTURES, build
 from qm9flow.nn.contract import Network, PropertyModel
 from qm9flow.targets import TargetCodec
+
+
+class TestDensity(NetworkSuite):
+    config = DensityConfig(layers=2, hidden=16, vectors=16, channels=8, radial=6)
+    overfit_steps = 300
+    moments = ("mu", "r2")
 
 
 class TestMPNN(NetworkSuite):
@@ -44,6 +52,7 @@ class TestPyGNNConv(NetworkSuite):
 
 class TestPyGSchNet(NetworkSuite):
     config = PyGSchNetConfig(hidden=32, interactions=2, radial=16)
+    overfit_steps = 300
 
 
 def test_every_architecture_is_tested_and_configured() -> None:
@@ -84,6 +93,7 @@ def test_model_gives_float64_physical_values() -> None:
     codec = TargetCodec(
         names,
         references.numpy(),
+        np.zeros(2),
         torch.tensor([-6.5, 0.0]).double().numpy(),
         torch.tensor([0.6, 0.25]).double().numpy(),
     )
@@ -95,7 +105,8 @@ def test_model_gives_float64_physical_values() -> None:
     assert values.dtype == torch.float64
     counts = torch.zeros(2, 10)
     counts[0, 6], counts[0, 1], counts[1, 1] = 1, 4, 2
-    expected = codec.decode(counts.numpy(), network(numbers, positions).detach().numpy())
+    encoded = network(numbers, positions).detach().numpy()
+    expected = codec.decode(counts.numpy(), np.zeros(2), encoded)
     assert values.detach().numpy() == pytest.approx(expected, abs=1e-9)
     assert model.units == {"homo": "eV", "u0": "eV"}
 
