@@ -31,26 +31,13 @@ from torch_geometric.nn.models.schnet import GaussianSmearing, SchNet
 from torch_geometric.nn.pool import global_add_pool, global_mean_pool
 
 from qm9flow import properties
-from qm9flow.config import DensityConfig, TrainConfig
+from qm9flow.config import RECIPES
 from qm9flow.data.store import Dataset
 from qm9flow.elements import MAX_NUMBER
 from qm9flow.properties import LEARNED
 from qm9flow.tracking import provenance
 
-FLAGSHIP = TrainConfig(
-    model=DensityConfig(layers=3, hidden=64, vectors=64, channels=16, radial=12),
-    split="standard",
-    loss="mae",
-    weighting="balanced",
-    optimizer="muon",
-    learning_rate=6e-3,
-    weight_decay=1e-2,
-    batch_size=32,
-    warmup_steps=500,
-    schedule="cosine",
-    grad_clip=5.0,
-    ema_decay=0.999,
-)
+FLAGSHIP = RECIPES["flagship"]
 """The recipe of the flagship, its budget left open."""
 
 TYPICAL_ATOMS = 18
