@@ -25,6 +25,9 @@ from qm9flow.tuning.ranges import Choice, FloatRange, IntRange, Parameter, Value
 
 Params = dict[str, Value]
 
+OBJECTIVE = 2
+"""Raised whenever `val/score` comes to mean something else: scores of two meanings must not meet in
+one study. 1 divided r2's error by the deviation of r2, 2 by that of what its known part leaves."""
 TRIAL_STREAM = 1
 SAMPLING_STREAM = 2
 
@@ -162,12 +165,9 @@ class Space:
     @property
     def digest(self) -> str:
         """Hash of everything that decides what a point means: ranges, grid, recipe, first."""
-        recipe = {
-            name: value
-            for name, value in to_dict(self.recipe).items()
-            if name not in _JOINED_LATER or value != _JOINED_LATER[name]
-        }
+        recipe = to_dict(self.recipe)
         content: dict[str, Any] = {
+            "objective": OBJECTIVE,
             "parameters": _plain(self.parameters),
             "recipe": recipe,
             "first": dict(self.first) if self.first else None,
@@ -187,10 +187,6 @@ class Space:
 
 
 _TRAIN_FIELDS = {item.name for item in dataclasses.fields(TrainConfig)} - {"model", "seed"}
-
-_JOINED_LATER: dict[str, Value] = {"weighting": "equal", "compile": False}
-"""Options that recipes did not have from the beginning, and what trainings did then. With that
-value they are left out of digests, so that studies of that time can still be resumed."""
 
 
 def _plain(parameters: Mapping[str, Parameter]) -> dict[str, Any]:
