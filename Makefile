@@ -1,5 +1,6 @@
-# `make study` from a fresh clone: installs into .venv, runs a small study on real QM9, ends with a
-# served-ready champion. Every target installs first if pyproject.toml or the lock has changed.
+# `make study` from a fresh clone: installs into .venv, runs a small study on real QM9, registers its
+# best network, and ends with a champion that can be served, that network or the pretrained one. Every
+# target installs first if pyproject.toml or the lock has changed.
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -13,7 +14,7 @@ STUDY ?= -P n_trials=12 -P train_size=4000 -P max_epochs=9 -P trial_minutes=1 -P
 PARALLEL := --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install study serve test test-all bench lint format lock clean
+.PHONY: help install study serve test test-all pretrained bench lint format lock clean
 
 help:  ## Show these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -28,7 +29,7 @@ install: $(INSTALLED)  ## Install into .venv
 study: $(INSTALLED)  ## Run a small study on real QM9 and register its best model
 	PATH="$(abspath $(BIN)):$$PATH" mlflow run . --env-manager local $(STUDY)
 
-serve: $(INSTALLED)  ## Serve the champion on http://127.0.0.1:3000
+serve: $(INSTALLED)  ## Serve the champion, or the pretrained model, on http://127.0.0.1:3000
 	$(BIN)/qm9flow serve
 
 test: $(INSTALLED)  ## Fast tests, five minutes at most
@@ -36,6 +37,17 @@ test: $(INSTALLED)  ## Fast tests, five minutes at most
 
 test-all: $(INSTALLED)  ## All tests: kills, servers, long fuzzing
 	$(BIN)/python -m pytest $(PARALLEL) -m ''
+
+VERSION ?= champion
+
+pretrained: $(INSTALLED)  ## Make a registered version the one that comes with qm9flow (VERSION=3)
+	rm -rf build/pretrained
+	$(BIN)/qm9flow export $(VERSION) --output build/pretrained/bundle \
+	  --evidence build/pretrained/validation.npz
+	mkdir -p qm9flow/pretrained
+	rm -rf qm9flow/pretrained/bundle
+	mv build/pretrained/bundle build/pretrained/validation.npz qm9flow/pretrained/
+	rmdir build/pretrained
 
 # A Python with chemprop and SchNetPack (benchmarks/throughput.py says how); without, they are left out.
 PEERS_PYTHON ?= $(BIN)/python

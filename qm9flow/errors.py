@@ -73,6 +73,10 @@ class RegistryError(Qm9FlowError):
     """The model registry does not hold what was asked for, or refuses a change."""
 
 
+class NothingRegisteredError(RegistryError):
+    """The model registry holds no version yet."""
+
+
 class GateError(RegistryError):
     """A version does not pass the gate to `champion`."""
 

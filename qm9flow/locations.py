@@ -38,6 +38,18 @@ def tracking_uri(given: str | None = None) -> str:
     return uri if database is None else f"{_SQLITE}{database}"
 
 
+def is_store_named(given: str | None = None) -> bool:
+    """Whether somebody has said which store is meant.
+
+    Args:
+        given: A URI that goes before the environment's; None or empty for none.
+
+    Returns:
+        False where it is the default, a database in the current folder.
+    """
+    return bool(given or os.environ.get("MLFLOW_TRACKING_URI"))
+
+
 def sqlite_file(uri: str) -> Path | None:
     """The file of an SQLite store.
 

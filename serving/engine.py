@@ -207,7 +207,10 @@ class Runtime:
 
 def _load(settings: ServeConfig) -> Engine:
     if settings.bundle is None:
-        return Engine(find_model(settings.model), settings)
+        found = find_model(settings.model)
+        if found.remark:
+            logger.warning(found.remark)
+        return Engine(found, settings)
     return Engine(FoundModel(Path(settings.bundle), settings.version, settings.alias), settings)
 
 

@@ -11,7 +11,11 @@ from qm9flow.cli.show import print_json, say
 
 
 @click.command()
-@option("--model", str, "An alias, a version's number, or a bundle's folder.  [default: champion]")
+@option(
+    "--model",
+    str,
+    "An alias, a version's number, a bundle's folder, or pretrained.  [default: champion]",
+)
 @option(
     "--on",
     click.Choice(["test", "validation"]),

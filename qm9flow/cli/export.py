@@ -16,9 +16,16 @@ from qm9flow.cli.show import print_json, say
     required=True,
     help="Folder to write; new, empty, or holding this very bundle.",
 )
+@click.option(
+    "--evidence",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write the validation errors that the gate compares, to this .npz file.",
+)
 @tracking_option
 @json_option
-def command(version: str, output: Path, tracking_uri: str | None, as_json: bool) -> None:
+def command(
+    version: str, output: Path, evidence: Path | None, tracking_uri: str | None, as_json: bool
+) -> None:
     """Write the bundle of VERSION (a number or an alias; the champion by default) to a folder.
 
     It holds the ONNX graph, the weights, the configuration and the model card. Its checksum is
@@ -27,13 +34,20 @@ def command(version: str, output: Path, tracking_uri: str | None, as_json: bool)
     \b
     Example:
       qm9flow export champion --output champion/
+      qm9flow export 3 --output three/ --evidence three.npz
     """
-    from qm9flow.registry.versions import fetch, resolve
+    from qm9flow.registry.versions import fetch, fetch_evidence, resolve
 
     found = resolve(version, tracking_uri)
     folder = fetch(found, output, tracking_uri)
+    if evidence is not None:
+        fetch_evidence(found, evidence, tracking_uri)
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
     if as_json:
-        print_json({"version": found.number, "folder": str(folder), "files": files})
+        written = {"folder": str(folder), "files": files}
+        evidence_file = None if evidence is None else str(evidence)
+        print_json({"version": found.number, **written, "evidence": evidence_file})
     else:
         say(f"Wrote {found.label} to {folder}: {', '.join(files)}")
+        if evidence is not None:
+            say(f"Wrote its validation errors to {evidence}")

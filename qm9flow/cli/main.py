@@ -18,14 +18,20 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("qm9flow.cli.data", "Prepare and describe QM9."),
     "train": ("qm9flow.cli.train", "Train one network, or repeat a recorded run."),
     "study": ("qm9flow.cli.study", "Search for the best network; list, show, resume, delete."),
-    "evaluate": ("qm9flow.cli.evaluate", "Error of a registered version on the test molecules."),
+    "evaluate": (
+        "qm9flow.cli.evaluate",
+        "Errors of a model on molecules that it never trained on.",
+    ),
     "report": ("qm9flow.cli.report", "Draw a study's figures again."),
     "export": ("qm9flow.cli.export", "Write a registered version's bundle and ONNX to a folder."),
     "promote": ("qm9flow.cli.promote", "Make a version champion, if it passes the gate."),
     "rollback": ("qm9flow.cli.rollback", "Make the previous champion champion again."),
     "models": ("qm9flow.cli.models", "List registered versions."),
-    "predict": ("qm9flow.cli.predict", "Predict molecules with a registered version."),
-    "serve": ("qm9flow.cli.serve", "Serve the champion over HTTP."),
+    "predict": (
+        "qm9flow.cli.predict",
+        "Predict molecules with the champion, or the pretrained model.",
+    ),
+    "serve": ("qm9flow.cli.serve", "Serve the champion, or the pretrained model, over HTTP."),
 }
 """Each command's module and its line in the overview (so that the overview loads none)."""
 

@@ -29,6 +29,7 @@ def command(tracking_uri: str | None, as_json: bool) -> None:
       qm9flow models
       qm9flow models --json
     """
+    from qm9flow.registry import pretrained
     from qm9flow.registry.client import START_HINT
     from qm9flow.registry.versions import list_versions
 
@@ -39,6 +40,8 @@ def command(tracking_uri: str | None, as_json: bool) -> None:
         say(table(versions))
     else:
         say(f"No model is registered yet; {START_HINT}.")
+        if pretrained.is_there():
+            say("Until then, predict and serve use the pretrained one that comes with qm9flow.")
 
 
 def table(versions: "list[Version]") -> str:

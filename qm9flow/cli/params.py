@@ -48,6 +48,12 @@ def option(name: str, kind: click.ParamType | type, text: str) -> Callable[[F], 
     return click.option(name, type=OrEmpty(inner), default=None, help=text)
 
 
+seed_option = option(
+    "--seed-pretrained",
+    bool,
+    "Whether the pretrained model is registered first where none is, to be beaten.  "
+    "[default: true]",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 tracking_option = option(
     "--tracking-uri",

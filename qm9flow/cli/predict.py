@@ -11,7 +11,7 @@ import click
 from qm9flow import properties
 from qm9flow.cli.params import json_option, tracking_option
 from qm9flow.cli.progress import progress_bar
-from qm9flow.cli.show import print_json, say
+from qm9flow.cli.show import print_json, remark, say
 from qm9flow.errors import ConfigError, MoleculeError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _COLUMN = 14
     "--model",
     default="champion",
     show_default=True,
-    help="An alias, a version's number, or a bundle's folder.",
+    help="An alias, a version's number, a bundle's folder, or pretrained.",
 )
 @click.option("--targets", help="Names of targets, with commas between.  [default: all 19]")
 @click.option(
@@ -61,7 +61,7 @@ def command(
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
-    """Predict molecules with a registered model.
+    """Predict molecules with a registered model; where none is, with the pretrained one.
 
     FILES are XYZ (.xyz), SDF or mol (.sdf, .mol), or SMILES, one a line (.smi). Molecules come in
     the order: --smiles, --xyz, --sdf, FILES.
@@ -85,6 +85,7 @@ def command(
         raise ConfigError("no molecule given: use --smiles, --xyz, --sdf, or name files")
     wanted = _targets(targets)
     found = find_model(model, tracking_uri)
+    remark(found.remark)
     predictor = Predictor(found.bundle, provider=device)  # type: ignore[arg-type]
     results = _predict(predictor, named, wanted)
     identity = {

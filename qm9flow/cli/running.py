@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qm9flow.cli.progress import progress_bar
-from qm9flow.cli.show import say
+from qm9flow.cli.show import remark, say
 
 if TYPE_CHECKING:
     from qm9flow.workflows.console import Console
@@ -57,4 +57,4 @@ def foreground() -> Iterator["Console"]:
     from qm9flow.workflows.console import Console
 
     with interruptible() as stop, progress_bar() as progress:
-        yield Console(say=say, progress=progress, stop=stop)
+        yield Console(say=say, progress=progress, stop=stop, remark=remark)

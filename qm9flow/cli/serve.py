@@ -6,7 +6,7 @@ from types import FrameType
 import click
 
 from qm9flow.cli.params import tracking_option
-from qm9flow.cli.show import say
+from qm9flow.cli.show import remark, say
 from qm9flow.config import Device, ServeConfig
 from qm9flow.errors import ConfigError, InferenceError
 
@@ -29,7 +29,7 @@ _EXAMPLE = '{"molecules": [{"smiles": "CCO"}], "targets": ["gap", "u0_atom"]}'
     "--model",
     default="champion",
     show_default=True,
-    help="An alias, a version's number, or a bundle's folder.",
+    help="An alias, a version's number, a bundle's folder, or pretrained.",
 )
 @click.option(
     "--device",
@@ -51,7 +51,7 @@ def command(
     require_gpu: bool,
     tracking_uri: str | None,
 ) -> None:
-    """Serve a registered model over HTTP with BentoML.
+    """Serve a registered model over HTTP with BentoML; where none is, the pretrained one.
 
     The service has no keys: on another address than 127.0.0.1, whoever reaches the port may use
     it.
@@ -68,6 +68,7 @@ def command(
         raise ConfigError("--require-gpu and --device cpu exclude each other: leave one out")
     host, port = address(host, port)
     found = find_model(model, tracking_uri)
+    remark(found.remark)
     config = ServeConfig(
         model=model,
         bundle=str(found.bundle),
@@ -79,9 +80,8 @@ def command(
     try:
         with running_server(config, host, port) as server:
             server.wait_until_ready()
-            which = found.bundle if found.version is None else f"version {found.version}"
             say(
-                f"Serving {found.name} {which} at {server.url}\n\n"
+                f"Serving {found.name} {found.label} at {server.url}\n\n"
                 f"  curl {server.url}/predict -H 'Content-Type: application/json' \\\n"
                 f"    -d '{_EXAMPLE}'\n\n"
                 f"What it answers: {server.url}/docs.json. Ctrl-C ends it."

@@ -15,6 +15,16 @@ def say(text: str) -> None:
     click.echo(text)
 
 
+def remark(text: str | None) -> None:
+    """A line for people that is no result, on standard error.
+
+    Args:
+        text: What to print; None prints nothing.
+    """
+    if text is not None:
+        click.echo(text, err=True)
+
+
 def print_json(value: Any) -> None:
     """One JSON document on standard output.
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from qm9flow import config
-from qm9flow.cli.params import json_option, merged, option
+from qm9flow.cli.params import json_option, merged, option, seed_option
 from qm9flow.cli.running import INTERRUPTED, foreground
 from qm9flow.cli.show import print_json, say
 
@@ -36,6 +36,7 @@ STUDY_OPTIONS = [
     option("--device", click.Choice(["auto", "cpu", "cuda"]), "[default: auto]"),
     option("--ray-address", str, "A Ray cluster; none in this version."),
     option("--keep-models", int, "Keep models of the best N trials only.  [default: all]"),
+    seed_option,
 ]
 
 

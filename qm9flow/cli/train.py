@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from qm9flow import config
-from qm9flow.cli.params import merged, option
+from qm9flow.cli.params import merged, option, seed_option
 from qm9flow.cli.running import INTERRUPTED, foreground
 from qm9flow.errors import ConfigError
 
@@ -24,8 +24,16 @@ from qm9flow.errors import ConfigError
 @option("--device", click.Choice(["auto", "cpu", "cuda"]), "Where to train.")
 @option("--threads", int, "Threads of torch.")
 @click.option("--register", is_flag=True, help="Release and register the network.")
+@seed_option
 def command(
-    from_run: str | None, name: str | None, register: bool, minutes: Any, epochs: Any, **given: Any
+    *,
+    from_run: str | None,
+    name: str | None,
+    register: bool,
+    seed_pretrained: bool | None,
+    minutes: Any,
+    epochs: Any,
+    **given: Any,
 ) -> None:
     """Train one network, on record, or repeat a recorded run.
 
@@ -48,6 +56,11 @@ def command(
         train = config.from_dict(config.TrainConfig, merged(path, changes))
     with foreground() as console:
         done = run_training(
-            train, console, name=name, repeats=repeats, is_to_be_registered=register
+            train,
+            console,
+            name=name,
+            repeats=repeats,
+            is_to_be_registered=register,
+            seed_pretrained=seed_pretrained is not False,
         )
     sys.exit(0 if done else INTERRUPTED)

@@ -1,6 +1,7 @@
 """Validation errors beside a registered model: what the gate compares, kept with the version."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def save(path: Path, errors: npt.NDArray[np.floating], scale: npt.NDArray[np.flo
         errors: (n_molecules, 10), |error| of the learned targets, in their units.
         scale: (10,), training standard deviations, in their units.
     """
-    np.savez(
+    np.savez_compressed(
         path,
         errors=errors.astype(np.float32),
         scale=scale.astype(np.float64),
@@ -65,7 +66,7 @@ def load(path: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
         with np.load(path, allow_pickle=False) as arrays:
             errors, scale = arrays["errors"], arrays["scale"]
             names = tuple(arrays["targets"].tolist())
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise RegistryError(f"the validation errors in {path} cannot be read: {error}") from error
     if names != LEARNED:
         raise RegistryError(f"{path} holds errors of {names}, expected {LEARNED}")

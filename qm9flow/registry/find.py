@@ -1,4 +1,4 @@
-"""A model by what users call it: an alias, a version's number, or a bundle's folder."""
+"""A model by what users call it: an alias, a version's number, a bundle's folder, `pretrained`."""
 
 import json
 import os
@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qm9flow.errors import RegistryError
+import qm9flow
+from qm9flow import locations
+from qm9flow.errors import NothingRegisteredError, RegistryError
+from qm9flow.registry import pretrained
 from qm9flow.registry.checksum import file_sha256
 
 NAME = "qm9flow"
+CHAMPION = "champion"
 FACTS = (
     "created",
     "git_commit",
@@ -28,15 +32,35 @@ class FoundModel:
 
     Attributes:
         bundle: Its folder.
-        version: Its number in the registry; None for a folder that was named directly.
-        alias: The alias it was asked for by, else the first that points at it, else None.
+        version: Its number in the registry; None for one that is not from there.
+        alias: The alias it was asked for by, else the first that points at it, else None;
+            `pretrained` for the one that comes with qm9flow.
         name: Of the registered model.
+        stands_in: Whether it was taken because nothing is registered.
     """
 
     bundle: Path
     version: int | None = None
     alias: str | None = None
     name: str = NAME
+    stands_in: bool = False
+
+    @property
+    def label(self) -> str:
+        """What to call it in messages."""
+        if self.version is not None:
+            return f"version {self.version}"
+        return self.alias or str(self.bundle)
+
+    @property
+    def remark(self) -> str | None:
+        """What users should know of the choice, None if it is the one that they asked for."""
+        if not self.stands_in:
+            return None
+        return (
+            "no model is registered; using the pretrained one that comes with qm9flow "
+            f"{qm9flow.__version__}"
+        )
 
     def facts(self) -> dict[str, Any]:
         """What the bundle says about its training, as plain JSON values.
@@ -54,6 +78,8 @@ def find_model(reference: str, tracking_uri: str | None = None) -> FoundModel:
     Args:
         reference: An alias such as `champion`, a version's number, or a bundle's folder. What
             holds a path separator, or names a folder with a `model.onnx` in it, is a folder.
+            `pretrained` is the model that comes with qm9flow; it also stands in for the champion
+            where nothing is registered, unless a store was named that does not exist.
         tracking_uri: None takes the environment's, or the database in the current folder.
 
     Returns:
@@ -69,11 +95,32 @@ def find_model(reference: str, tracking_uri: str | None = None) -> FoundModel:
             raise RegistryError(f"{reference} is no bundle: it holds no model.onnx")
         _check_file(folder)
         return FoundModel(folder.absolute())
+    if reference == pretrained.NAME:
+        return FoundModel(pretrained.bundle(), alias=pretrained.NAME)
+    may_stand_in = reference == CHAMPION and pretrained.is_there()
+    if may_stand_in and _is_first_use(tracking_uri):
+        return _stand_in()
     from qm9flow.registry.versions import fetch, resolve  # mlflow takes a second to import
 
-    version = resolve(reference, tracking_uri)
+    try:
+        version = resolve(reference, tracking_uri)
+    except NothingRegisteredError:
+        if not may_stand_in:
+            raise
+        return _stand_in()
     alias = reference if reference in version.aliases else next(iter(version.aliases), None)
     return FoundModel(fetch(version, tracking_uri=tracking_uri), version.number, alias)
+
+
+def _is_first_use(tracking_uri: str | None) -> bool:
+    """No store was named, and none has been made here."""
+    database = locations.sqlite_file(locations.tracking_uri(tracking_uri))
+    is_missing = database is not None and not database.exists()
+    return is_missing and not locations.is_store_named(tracking_uri)
+
+
+def _stand_in() -> FoundModel:
+    return FoundModel(pretrained.bundle(), alias=pretrained.NAME, stands_in=True)
 
 
 def _config(bundle: Path) -> dict[str, Any]:

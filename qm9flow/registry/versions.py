@@ -16,7 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from qm9flow import locations, properties
-from qm9flow.errors import RegistryError
+from qm9flow.errors import NothingRegisteredError, RegistryError
 from qm9flow.registry import evidence
 from qm9flow.registry.checksum import file_sha256, folder_sha256
 from qm9flow.registry.client import START_HINT, Connection, connect
@@ -211,6 +211,7 @@ def resolve(which: str | int | None = None, tracking_uri: str | None = None) -> 
         The version.
 
     Raises:
+        NothingRegisteredError: There is none at all.
         RegistryError: There is no such version; the message says which there are.
     """
     versions = list_versions(tracking_uri)
@@ -219,7 +220,7 @@ def resolve(which: str | int | None = None, tracking_uri: str | None = None) -> 
         if wanted in version.aliases or wanted == str(version.number):
             return version
     if not versions:
-        raise RegistryError(f"no model is registered yet; {START_HINT}")
+        raise NothingRegisteredError(f"no model is registered yet; {START_HINT}")
     known = [str(version.number) for version in versions]
     known += sorted(alias for version in versions for alias in version.aliases)
     if wanted == "champion":
@@ -228,6 +229,26 @@ def resolve(which: str | int | None = None, tracking_uri: str | None = None) -> 
             "`qm9flow promote VERSION` makes one champion"
         )
     raise RegistryError(f"there is no version {wanted!r}; there are {', '.join(known)}")
+
+
+def fetch_evidence(version: Version, path: Path, tracking_uri: str | None = None) -> None:
+    """Copy a version's validation errors, which the gate compares, to a local file.
+
+    Args:
+        version: The version.
+        path: The file to write, over an older one.
+        tracking_uri: None takes the environment's, or the database in the current folder.
+
+    Raises:
+        RegistryError: They are missing or damaged, or the file cannot be written.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = _download_evidence(version, Path(scratch), tracking_uri)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(copy, path)
+        except OSError as error:
+            raise RegistryError(f"{path} cannot be written: {error}") from error
 
 
 def fetch(version: Version, folder: Path | None = None, tracking_uri: str | None = None) -> Path:
@@ -294,12 +315,8 @@ def load_evidence(version: Version, tracking_uri: str | None = None) -> Evidence
     Raises:
         RegistryError: It is missing or damaged.
     """
-    connection = connect(tracking_uri)
     with tempfile.TemporaryDirectory() as scratch:
-        path = connection.download(f"{version.location}/{GATE}/{evidence.FILE}", Path(scratch))
-        if file_sha256(path) != version.tags.get(_EVIDENCE_CHECKSUM):
-            raise RegistryError(f"the validation errors of {version.label} are damaged")
-        errors, scale = evidence.load(path)
+        errors, scale = evidence.load(_download_evidence(version, Path(scratch), tracking_uri))
     return Evidence(
         label=version.label,
         data_digest=version.tags.get("data_digest", ""),
@@ -308,6 +325,14 @@ def load_evidence(version: Version, tracking_uri: str | None = None) -> Evidence
         errors=errors,
         scale=scale,
     )
+
+
+def _download_evidence(version: Version, scratch: Path, tracking_uri: str | None) -> Path:
+    location = f"{version.location}/{GATE}/{evidence.FILE}"
+    path = connect(tracking_uri).download(location, scratch)
+    if file_sha256(path) != version.tags.get(_EVIDENCE_CHECKSUM):
+        raise RegistryError(f"the validation errors of {version.label} are damaged")
+    return path
 
 
 def _download_bundle(version: Version, scratch: Path, tracking_uri: str | None) -> Path:

@@ -74,7 +74,7 @@ def evaluate(
     The part holds that of `standard`, whose errors are given beside.
 
     Args:
-        model: An alias, a version's number, or a bundle's folder.
+        model: An alias, a version's number, a bundle's folder, or `pretrained`.
         part: `test` or `validation`.
         console: Progress, the wish to stop.
         limit: Only the first molecules of the part; None means all.
@@ -96,6 +96,8 @@ def evaluate(
     for target in targets:
         properties.get(target)
     found = find_model(_reference(model))
+    if found.remark:
+        console.remark(found.remark)
     record, _ = read_bundle(found.bundle)
     dataset = open_dataset(progress=console.progress)
     subject = _subject(found, record, dataset)
@@ -111,7 +113,8 @@ def _reference(model: str) -> str:
 
 
 def _subject(found: FoundModel, record: BundleRecord, dataset: Dataset) -> Subject:
-    label = f"version {found.version}" if found.version else f"bundle {found.bundle.name}"
+    is_named = found.version is not None or found.alias is not None
+    label = found.label if is_named else f"bundle {found.bundle.name}"
     split = _split(record, dataset, label)
     return Subject(
         label=label,
@@ -203,7 +206,9 @@ def _runs(found: FoundModel) -> list[str]:
 
 def _log(assessment: Assessment, run_id: str, folder: Path) -> None:
     subject = assessment.subject
-    of = "bundle" if subject.version is None else f"version_{subject.version}"
+    of = subject.alias or "bundle"
+    if subject.version is not None:
+        of = f"version_{subject.version}"
     there, metrics = f"{FOLDER}/{of}/{assessment.part}", assessment.metrics()
     if assessment.is_limited:  # a quick look must not replace the whole
         there, metrics = f"{there}_first_{len(assessment.indices)}", {}

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.torch import load
 
-from qm9flow import properties
 from qm9flow.data.splits import Split, make_split
 from qm9flow.data.store import Dataset
 from qm9flow.evaluation.baseline import linear_baseline
@@ -17,10 +16,9 @@ from qm9flow.evaluation.tables import ErrorTable, error_table
 from qm9flow.nn.catalog import build
 from qm9flow.nn.contract import PropertyModel
 from qm9flow.properties import LEARNED, TARGETS
-from qm9flow.registry.aliases import Promotion, judged_before, promote
-from qm9flow.registry.versions import Version, register
+from qm9flow.registry.aliases import CHAMPION, Promotion, judged_before, promote
+from qm9flow.registry.versions import Version, register, resolve
 from qm9flow.release.bundle import read_bundle, write_bundle
-from qm9flow.release.export import Parity
 from qm9flow.release.record import BundleRecord
 from qm9flow.tracking import provenance
 from qm9flow.tracking.study import StudyTracker
@@ -28,7 +26,9 @@ from qm9flow.training.device import pick_device
 from qm9flow.training.metrics import all_targets, learned_scale, training_codec, training_sample
 from qm9flow.training.predict import predict
 from qm9flow.workflows.console import Console, Stopped
+from qm9flow.workflows.pretrained import seed_registry
 from qm9flow.workflows.trained import Trained
+from qm9flow.workflows.version_tags import version_tags
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -46,6 +46,7 @@ class Published:
         validation: Errors on `standard`'s validation molecules.
         test: Errors on `standard`'s test molecules.
         bundle: The bundle's folder.
+        pretrained: The version of the model that comes with qm9flow, None if it was left out.
     """
 
     version: Version
@@ -53,6 +54,7 @@ class Published:
     validation: ErrorTable
     test: ErrorTable
     bundle: Path
+    pretrained: Version | None = None
 
     @property
     def alias(self) -> str:
@@ -69,19 +71,22 @@ class Published:
         }
 
     def table(self) -> str:
-        """Both parts' errors beside the linear baseline and chemical accuracy."""
-        header = (
-            f"{'target':8}{'unit':12}{'validation':>12}{'test':>12}{'linear':>12}{'chemical':>12}"
-        )
+        """Both parts' errors beside the pretrained model, a linear one, chemical accuracy.
+
+        The other columns are errors on the test molecules.
+        """
+        rival = self._rival_errors()
+        heads = ["validation", "test", *(["pretrained"] if rival else []), "linear", "chemical"]
         lines = [
             f"mean absolute errors on {self.validation.molecules:,} validation and "
             f"{self.test.molecules:,} test molecules",
-            header,
+            f"{'target':8}{'unit':12}" + "".join(f"{head:>12}" for head in heads),
         ]
         for row in self.test.rows:
-            cells = (self.validation.row(row.target).mae, row.mae, row.baseline_mae)
-            numbers = "".join(_cell(value) for value in (*cells, row.chemical_accuracy))
-            lines.append(f"{row.target:8}{row.unit:12}{numbers}")
+            cells: list[float | None] = [self.validation.row(row.target).mae, row.mae]
+            cells += [rival.get(row.target)] if rival else []
+            cells += [row.baseline_mae, row.chemical_accuracy]
+            lines.append(f"{row.target:8}{row.unit:12}" + "".join(map(_cell, cells)))
         lines.append(
             f"RMSE pooled over the 19 raw test targets: {self.test.rmse_pooled:.2f}, "
             f"without A {self.test.rmse_pooled_without_a:.2f}"
@@ -90,10 +95,26 @@ class Published:
 
     def verdict(self) -> str:
         """Whether the version is champion, and by which figure."""
+        number = self.version.number
+        verdict = f"qm9flow version {number} is {self.alias}: {self.promotion.decision.figure}"
+        rival = self.pretrained
+        if rival is None or CHAMPION not in rival.aliases:
+            return verdict
         return (
-            f"qm9flow version {self.version.number} is {self.alias}: "
-            f"{self.promotion.decision.figure}"
+            f"{verdict}\n"
+            f"The pretrained model, version {rival.number}, stays champion: "
+            f"`qm9flow promote {number} --force` makes yours champion all the same, and "
+            "`--seed-pretrained false` (`mlflow run`: `-P seed_pretrained=false`) leaves the "
+            "pretrained one out of an empty registry."
         )
+
+    def _rival_errors(self) -> dict[str, float]:
+        """The pretrained model's errors on the same test molecules, as far as they are known."""
+        rival, tags = self.pretrained, self.version.tags
+        same = ("data_digest", "split_seed")
+        if rival is None or any(rival.tags.get(name) != tags.get(name) for name in same):
+            return {}
+        return rival.mae("test")
 
 
 def _cell(value: float | None) -> str:
@@ -108,6 +129,7 @@ def publish(
     run_id: str,
     release_id: str,
     tracking_uri: str,
+    seed_pretrained: bool,
     console: Console,
 ) -> Published:
     """Measure, bundle, register and promote a network. Called again, it changes nothing more.
@@ -119,6 +141,8 @@ def publish(
         run_id: The run that made the network.
         release_id: What the version, with its weights, is known by when this is called again.
         tracking_uri: The registry's store.
+        seed_pretrained: Register the model that comes with qm9flow first if no version is
+            registered, so that this one has to beat it.
         console: Lines and progress.
 
     Returns:
@@ -145,18 +169,21 @@ def publish(
     record = _bundled(trained, dataset, folder / BUNDLE, validation, test)
     if console.stop():
         raise Stopped
+    pretrained = seed_registry(tracking_uri, run_id, console) if seed_pretrained else None
     version = register(
         folder / BUNDLE,
         run_id,
         validation_errors=errors,
         scale=learned_scale(dataset, training_sample(trained.train, dataset).train),
         # The weights tell two networks of one name apart, after a deleted study for instance.
-        tags=_tags(record, f"{release_id}/{_digest(trained.weights)}"),
+        tags=version_tags(record, f"{release_id}/{_digest(trained.weights)}"),
         tracking_uri=tracking_uri,
     )
     # Once: started again, a study must not undo what people have decided since.
     promotion = judged_before(version) or promote(version, tracking_uri=tracking_uri)
-    return Published(promotion.version, promotion, validation, test, folder / BUNDLE)
+    if pretrained is not None:
+        pretrained = resolve(pretrained.number, tracking_uri)  # its alias may have changed
+    return Published(promotion.version, promotion, validation, test, folder / BUNDLE, pretrained)
 
 
 def _digest(weights: bytes) -> str:
@@ -239,29 +266,3 @@ def _bundled(
         versions=provenance.versions(),
     )
     return write_bundle(folder, record, trained.weights, dataset=dataset)
-
-
-def _tags(record: BundleRecord, release_id: str) -> dict[str, str]:
-    maes = {"val": record.validation_mae, "test": record.test_mae}
-    return {
-        "release_id": release_id,
-        "data_digest": record.data_digest,
-        "split": record.split_name,
-        "split_seed": str(record.split_seed),
-        "split_digest": record.split_digest,
-        "parity": repr(_in_accuracies(record.parity)),
-        "git_commit": record.git_commit or "unknown",
-        "architecture": record.train.model.architecture,
-        **{f"{part}/{k}/mae": repr(v) for part, mae in maes.items() for k, v in mae.items()},
-    }
-
-
-def _in_accuracies(parity: Parity | None) -> float:
-    """The largest difference of graph and network, in chemical accuracies; NaN if unknown."""
-    if parity is None:
-        return float("nan")
-    return max(
-        difference / accuracy
-        for name, difference in parity.difference.items()
-        if (accuracy := properties.get(name).chemical_accuracy)
-    )

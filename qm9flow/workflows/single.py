@@ -87,6 +87,7 @@ def run_training(
     name: str | None = None,
     repeats: Repeated | None = None,
     is_to_be_registered: bool = False,
+    seed_pretrained: bool = True,
 ) -> tuple[Trained, Published | None] | None:
     """Train one network on record; started again under its name, it goes on.
 
@@ -96,6 +97,8 @@ def run_training(
         name: None makes one of the configuration.
         repeats: The run that this one repeats, if any.
         is_to_be_registered: Release and register the network, too.
+        seed_pretrained: Before the first version of a registry, register the model that comes
+            with qm9flow.
 
     Returns:
         The training and its registered version, None if it was asked to stop before.
@@ -133,6 +136,7 @@ def run_training(
                     run_id=tracker.parent_run_id,
                     release_id=name,
                     tracking_uri=stores.tracking_uri,
+                    seed_pretrained=seed_pretrained,
                     console=console,
                 )
                 put_on_record(published, tracker)

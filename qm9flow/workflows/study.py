@@ -154,6 +154,7 @@ def _search_and_publish(
         run_id=tracker.parent_run_id,
         release_id=f"{opened.name}/{_label(selection, final)}",
         tracking_uri=opened.stores.tracking_uri,
+        seed_pretrained=opened.config.seed_pretrained,
         console=console,
     )
     put_on_record(published, tracker)

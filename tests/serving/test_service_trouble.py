@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import served
+import shipping
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from qm9flow.config import SERVE_ENVIRONMENT, ServeConfig
+from qm9flow.data.store import Dataset
 from qm9flow.errors import ConfigError, InferenceError, ProviderError, RegistryError
 from qm9flow.inference.predictor import Prediction, Predictor
 from qm9flow.molecules.molecule import Molecule
@@ -98,16 +100,35 @@ def test_a_required_gpu_that_is_not_there_is_not_ready(champion: FoundModel) -> 
 
 
 def test_without_a_bundle_the_champion_is_looked_up(
-    champion: FoundModel, dataset: object, stores_in: Path, monkeypatch: pytest.MonkeyPatch
+    champion: FoundModel, dataset: Dataset, stores_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///nothing.db")
     runtime = Runtime(ServeConfig(conformer_workers=1))
     with pytest.raises(RegistryError, match="no store"):
         runtime.wait(60)
     runtime.close()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", served.store(dataset))  # type: ignore[arg-type]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", served.store(dataset))
     runtime = Runtime(ServeConfig(conformer_workers=1))
     assert runtime.wait(60).identity()["version"] == 1
     runtime.close()
+
+
+def test_without_a_registry_the_pretrained_model_answers(
+    dataset: Dataset,
+    stores_in: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shipping.use(monkeypatch, shipping.ship(dataset, tmp_path_factory.mktemp("shipped")))
+    runtime = Runtime(ServeConfig(conformer_workers=1))
+    runtime.wait(60)
+    client = client_of(runtime)
+    for model in (client.get("/model").json(), client.get("/readyz").json()["model"]):
+        assert (model["version"], model["alias"]) == (None, "pretrained")
+    runtime.close()
+    assert "no model is registered; using the pretrained one" in caplog.text
+    assert list(stores_in.iterdir()) == []
 
 
 def test_an_unforeseen_failure_is_500_without_details(

@@ -19,7 +19,13 @@ from qm9flow.properties import TARGETS
 from qm9flow.registry.versions import fetch, resolve
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = {"n_trials": "3", "train_size": "256", "max_epochs": "2", "final_minutes": "0.1"}
+SMALL = {
+    "n_trials": "3",
+    "train_size": "256",
+    "max_epochs": "2",
+    "final_minutes": "0.1",
+    "seed_pretrained": "false",
+}
 
 
 def command(**parameters: str) -> list[str]:

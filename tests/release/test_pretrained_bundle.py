@@ -1,0 +1,53 @@
+"""The model that is in this checkout: whole, small, and the one that its evidence is of."""
+
+import numpy as np
+import pytest
+
+from qm9flow.data.splits import STANDARD_VALIDATION, make_split
+from qm9flow.data.store import Dataset
+from qm9flow.inference.predictor import Predictor
+from qm9flow.properties import LEARNED, TARGETS
+from qm9flow.registry import pretrained
+from qm9flow.registry.gate import PARITY_LIMIT
+from qm9flow.release.bundle import read_bundle
+from qm9flow.workflows.version_tags import version_tags
+
+LARGEST_MB = 20
+
+pytestmark = pytest.mark.skipif(
+    not pretrained.is_there(), reason="no pretrained bundle in this checkout"
+)
+
+
+def test_it_is_whole_and_passes_what_the_gate_asks_of_one_alone(dataset: Dataset) -> None:
+    record, _ = read_bundle(pretrained.bundle())
+    assert record.data_digest == dataset.digest
+    split = make_split(record.train.split, len(dataset), record.split_seed)
+    assert split.digest == record.split_digest
+    assert float(version_tags(record, "any")["parity"]) <= PARITY_LIMIT
+    assert set(record.test_mae) == set(record.validation_mae) == set(TARGETS)
+
+
+def test_its_evidence_is_of_this_bundle(dataset: Dataset) -> None:
+    record, _ = read_bundle(pretrained.bundle())
+    errors, _ = pretrained.validation_errors()
+    assert errors.shape == (STANDARD_VALIDATION, len(LEARNED))
+    for name, error in zip(LEARNED, errors.mean(axis=0, dtype=np.float64), strict=True):
+        assert record.validation_mae[name] == pytest.approx(error, rel=1e-4)
+    places = make_split("standard", len(dataset), record.split_seed).validation[:50]
+    truth = dataset.truth()[places]
+    predictor = Predictor(pretrained.bundle(), provider="cpu")
+    predictions = predictor.predict([dataset.molecule(int(i)) for i in places])
+    for column, name in enumerate(LEARNED):
+        values = np.array([item.values[name] for item in predictions])
+        mine = np.abs(values - truth[:, TARGETS.index(name)])
+        scale = record.validation_mae[name]
+        np.testing.assert_allclose(errors[:50, column], mine, rtol=0.02, atol=0.02 * scale)
+
+
+def test_it_is_small_enough_for_a_package() -> None:
+    files = [path for path in pretrained.FOLDER.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < LARGEST_MB * 1e6
+    named = {path.relative_to(pretrained.FOLDER).as_posix() for path in files}
+    whole = {"card.md", "config.json", "model.onnx", "weights.safetensors"}
+    assert named == {"validation.npz", *(f"bundle/{name}" for name in whole)}
