@@ -521,6 +521,7 @@ RECIPES: dict[str, TrainConfig] = {
         warmup_steps=500,
         schedule="cosine",
         grad_clip=5.0,
+        max_epochs=60,
     ),
 }
 """Trainings to start from; `docs/models.md` says what the flagship's was chosen by."""

@@ -14,6 +14,7 @@ from qm9flow.errors import ConfigError
 
 @click.command()
 @option("--config", click.Path(path_type=Path, dir_okay=False), "TOML or JSON file of options.")
+@option("--recipe", click.Choice(list(config.RECIPES)), "To start from.  [default: flagship]")
 @option("--from-run", str, "Repeat the trial or training of that MLflow run.")
 @option("--name", str, "Of the training; one that was stopped goes on.")
 @option("--minutes", float, "Training time, at most.")
@@ -27,6 +28,7 @@ from qm9flow.errors import ConfigError
 @seed_option
 def command(
     *,
+    recipe: str | None,
     from_run: str | None,
     name: str | None,
     register: bool,
@@ -39,21 +41,22 @@ def command(
 
     \b
     Example:
-      qm9flow train --minutes 5 --register
+      qm9flow train --minutes 45 --register
+      qm9flow train --recipe group --epochs 10
       qm9flow train --from-run 0123456789abcdef0123456789abcdef
     """
     from qm9flow.workflows.single import config_of_run, run_training, with_options
 
     path = given.pop("config")
     changes = given | {"max_minutes": minutes, "max_epochs": epochs}
-    if from_run and path:
-        raise ConfigError("--from-run and --config exclude each other: a run has its own options")
+    if from_run and (path or recipe):
+        raise ConfigError("a run has its own options: leave --config and --recipe out")
     if from_run:
         recorded, repeats = config_of_run(from_run)
         train = with_options(recorded, changes)
     else:
         repeats = None
-        train = config.from_dict(config.TrainConfig, merged(path, changes))
+        train = config.train_from_dict(merged(path, changes | {"recipe": recipe}))
     with foreground() as console:
         done = run_training(
             train,

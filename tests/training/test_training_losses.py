@@ -140,7 +140,7 @@ def _codec(scale: np.ndarray) -> TargetCodec:
 
 
 def test_balanced_weights_have_mean_one_and_their_closed_form(tiny: TrainConfig) -> None:
-    config = replace(tiny, weighting="balanced")
+    config = replace(tiny, loss="mae", weighting="balanced")
     goals = np.array([GOALS[name] for name in LEARNED])
     as_good_as_can_be = target_weights(config, _codec(goals))
     torch.testing.assert_close(as_good_as_can_be, torch.ones(10))
@@ -152,6 +152,8 @@ def test_balanced_weights_have_mean_one_and_their_closed_form(tiny: TrainConfig)
     torch.testing.assert_close(weights, torch.arange(1.0, 11.0) / 5.5)
     assert weights.mean().item() == pytest.approx(1.0)
     torch.testing.assert_close(target_weights(config, _codec(7 * scale)), weights)
+    of_squares = target_weights(replace(config, loss="rmse"), _codec(scale))
+    torch.testing.assert_close(of_squares, torch.arange(1.0, 11.0) ** 2 / 38.5)
 
 
 def test_equal_targets_have_no_weights(tiny: TrainConfig) -> None:
