@@ -1,5 +1,7 @@
 """The model that is in this checkout: whole, small, and the one that its evidence is of."""
 
+import csv
+
 import numpy as np
 import pytest
 
@@ -13,10 +15,6 @@ from qm9flow.release.bundle import read_bundle
 from qm9flow.workflows.version_tags import version_tags
 
 LARGEST_MB = 20
-
-pytestmark = pytest.mark.skipif(
-    not pretrained.is_there(), reason="no pretrained bundle in this checkout"
-)
 
 
 def test_it_is_whole_and_passes_what_the_gate_asks_of_one_alone(dataset: Dataset) -> None:
@@ -50,4 +48,17 @@ def test_it_is_small_enough_for_a_package() -> None:
     assert sum(path.stat().st_size for path in files) < LARGEST_MB * 1e6
     named = {path.relative_to(pretrained.FOLDER).as_posix() for path in files}
     whole = {"card.md", "config.json", "model.onnx", "weights.safetensors"}
-    assert named == {"validation.npz", *(f"bundle/{name}" for name in whole)}
+    beside = {"validation.npz", "curves.csv"}
+    assert named == {*beside, *(f"bundle/{name}" for name in whole)}
+
+
+def test_its_curves_end_at_its_errors() -> None:
+    record, _ = read_bundle(pretrained.bundle())
+    with (pretrained.FOLDER / "curves.csv").open(newline="") as file:
+        epochs = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in epochs] == list(range(1, len(epochs) + 1))
+    best = min(epochs, key=lambda row: float(row["val/score"]))
+    for name in LEARNED:
+        error = float(best[f"val/{name}/mae"])
+        assert record.metrics[f"val/{name}/mae"] == pytest.approx(error, rel=1e-4)
+        assert record.validation_mae[name] == pytest.approx(error, rel=0.05)
