@@ -1,0 +1,54 @@
+"""Configuration: frozen dataclasses, the only place where a default lives.
+
+`from_dict` refuses unknown keys and wrong types and names the valid ones; `to_dict` gives what is
+saved with a run and is enough to repeat it.
+"""
+
+from qm9flow.config.choices import Device, Loss, Optimizer, Sampler, Schedule, SplitName, Weighting
+from qm9flow.config.limits import MAX_NAME, check_name
+from qm9flow.config.networks import (
+    MODEL_CONFIGS,
+    DensityConfig,
+    ModelConfig,
+    MPNNConfig,
+    PaiNNConfig,
+    PyGNNConvConfig,
+    PyGSchNetConfig,
+    SchNetConfig,
+)
+from qm9flow.config.plain import from_dict, load_file, model_from_dict, to_dict
+from qm9flow.config.recipes import DEFAULT_RECIPE, RECIPES, train_from_dict
+from qm9flow.config.serving import SERVE_ENVIRONMENT, ServeConfig
+from qm9flow.config.study import StudyConfig
+from qm9flow.config.training import TrainConfig
+
+__all__ = [
+    "DEFAULT_RECIPE",
+    "MAX_NAME",
+    "MODEL_CONFIGS",
+    "RECIPES",
+    "SERVE_ENVIRONMENT",
+    "DensityConfig",
+    "Device",
+    "Loss",
+    "MPNNConfig",
+    "ModelConfig",
+    "Optimizer",
+    "PaiNNConfig",
+    "PyGNNConvConfig",
+    "PyGSchNetConfig",
+    "Sampler",
+    "SchNetConfig",
+    "Schedule",
+    "ServeConfig",
+    "SplitName",
+    "StudyConfig",
+    "TrainConfig",
+    "Weighting",
+    "check_name",
+    "from_dict",
+    "load_file",
+    "model_from_dict",
+    "to_dict",
+    "train_from_dict",
+]

@@ -1,0 +1,11 @@
+"""The words that options with a fixed choice take."""
+
+from typing import Literal
+
+Loss = Literal["rmse", "mae", "huber"]
+Optimizer = Literal["adam", "adamw", "muon"]
+Weighting = Literal["equal", "balanced"]
+Schedule = Literal["constant", "cosine", "plateau"]
+SplitName = Literal["standard", "seed"]
+Sampler = Literal["tpe", "random", "grid"]
+Device = Literal["auto", "cpu", "cuda"]

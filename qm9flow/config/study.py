@@ -1,0 +1,62 @@
+"""One study: search space, budget and stores."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from qm9flow.config.choices import Device, Sampler, SplitName
+from qm9flow.config.limits import above, at_least, between, check_limits, check_name, require
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """One study: search space, budget, stores."""
+
+    n_trials: Annotated[int, between(1, 1_000_000)] = 20
+    """Trials in total, over all starts: completed, pruned and failed ones count."""
+    preset: str = "seed"
+    """Search space: `seed` is the group's; `modern` searches four architectures."""
+    sampler: Sampler = "tpe"
+    """`tpe` (multivariate, group), `random` or `grid`."""
+    train_size: Annotated[int | None, at_least(1)] = 8000
+    """Training molecules of a trial; the final training takes all."""
+    val_size: Annotated[int | None, at_least(1)] = 2000
+    """Validation molecules inside trials."""
+    max_epochs: Annotated[int, between(1, 100_000)] = 9
+    """Epochs of a trial, at most."""
+    trial_minutes: Annotated[float | None, above(0)] = None
+    """Minutes of a trial, at most; one that runs out of time completes with what it has."""
+    final_minutes: Annotated[float, between(0.01, 100_000)] = 10.0
+    """Minutes at most for training the best configuration on the full training split."""
+    split: SplitName = "seed"
+    """The split that trials and the final training use."""
+    n_jobs: int = 1
+    """Trials at a time; 1 runs them in this process."""
+    gpus_per_trial: float = 0.0
+    """Share of a GPU a trial takes; needs `n_jobs` above 1."""
+    study_name: str | None = None
+    """None makes one of preset, configuration and parent run; an existing one is resumed."""
+    storage: str | None = None
+    """Optuna storage URL; none means `optuna.db` under `mlruns/`."""
+    seed: int = 0
+    """Of sampling, initial weights and batches."""
+    timeout_minutes: Annotated[float | None, above(0)] = None
+    """No new trial after this time; none means no limit."""
+    device: Device = "auto"
+    """`auto` takes a GPU where there is one."""
+    ray_address: str | None = None
+    """A Ray cluster; needs `n_jobs` above 1."""
+    keep_models: Annotated[int | None, at_least(1)] = None
+    """Keep models of the best N trials only; none keeps those of all completed trials."""
+    seed_pretrained: bool = True
+    """Where no model is registered, register the one that comes with qm9flow first, so that the
+    study's own has to beat it."""
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+        require(
+            self.n_jobs == 1 and self.gpus_per_trial == 0 and self.ray_address is None,
+            "this version runs one trial at a time in this process: leave n_jobs at 1, "
+            "gpus_per_trial at 0 and ray_address empty",
+        )
+        if self.study_name is not None:
+            check_name("study_name", self.study_name)

@@ -1,0 +1,78 @@
+"""One training: network, data and recipe."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from qm9flow.config.choices import Device, Loss, Optimizer, Schedule, SplitName, Weighting
+from qm9flow.config.limits import above, at_least, between, check_limits, require
+from qm9flow.config.networks import ModelConfig, MPNNConfig
+from qm9flow.properties import TargetSet
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training: network, data, recipe. Enough to repeat it."""
+
+    model: ModelConfig = field(default_factory=MPNNConfig)
+    """The network; in files a table with the key `architecture`."""
+    targets: TargetSet = "learned"
+    """`learned`: ten standardised targets; `raw`: all 19 as they are, as the group did."""
+    split: SplitName = "seed"
+    """`standard`: 110,000 / 10,000 / 10,831; `seed`: the group's 70/30, its 30% halved."""
+    split_seed: int = 0
+    """Seed of the permutation that both splits cut."""
+    train_size: Annotated[int | None, at_least(1)] = None
+    """Training molecules, a prefix of the split's training part; none means all of it."""
+    val_size: Annotated[int | None, at_least(1)] = 2000
+    """Validation molecules, the first of `standard`'s validation part; none means all of it."""
+    loss: Loss = "rmse"
+    """On encoded targets."""
+    weighting: Weighting = "equal"
+    """Of the targets in the loss; `balanced` weighs each error by what good networks reach."""
+    optimizer: Optimizer = "adam"
+    """`muon` orthogonalises the momentum of inner matrices and leaves the rest to `adamw`."""
+    learning_rate: Annotated[float, between(1e-8, 10.0)] = 1e-3
+    """After warm-up."""
+    weight_decay: Annotated[float, between(0.0, 10.0)] = 0.0
+    """As the optimiser defines it."""
+    batch_size: Annotated[int, between(1, 4096)] = 128
+    """Molecules a step, 1 to 4096."""
+    max_epochs: Annotated[int, between(1, 100_000)] = 30
+    """Passes over the training molecules, at most."""
+    max_minutes: Annotated[float | None, above(0)] = None
+    """Training time at most, validation included; none means no limit."""
+    warmup_steps: Annotated[int, between(0, 1_000_000)] = 200
+    """Steps over which the learning rate rises from zero; a tenth of all steps if that is fewer."""
+    schedule: Schedule = "constant"
+    """`cosine` falls to zero at the end of the budget (epochs or minutes, whichever is nearer);
+    `plateau` halves after 3 epochs without a better validation score."""
+    grad_clip: Annotated[float | None, above(0)] = 10.0
+    """Largest norm of the gradient; none means no clipping."""
+    ema_decay: float | None = 0.999
+    """Decay of the averaged weights that are judged and kept; none means the last ones."""
+    patience: Annotated[int | None, at_least(1)] = None
+    """Epochs without a better validation score before training stops; none means never."""
+    seed: int = 0
+    """Of initial weights and batches."""
+    device: Device = "auto"
+    """`auto` takes a GPU where there is one."""
+    threads: Annotated[int | None, at_least(1)] = None
+    """Threads of torch; none leaves torch's own choice."""
+    compile: bool = False
+    """Compile the network for training: minutes at the start, then steps are about a quarter
+    faster. On a CPU it needs a C++ compiler."""
+    monitor_every: Annotated[int, between(1, 1_000_000)] = 50
+    """Steps between two samples of the gradients; each epoch has at least one."""
+    checkpoint_every: Annotated[int, between(1, 100_000)] = 1
+    """Epochs between two checkpoints."""
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+        require(
+            self.ema_decay is None or 0 < self.ema_decay < 1,
+            f"ema_decay must lie between 0 and 1, got {self.ema_decay}",
+        )
+        require(
+            self.weighting == "equal" or self.targets == "learned",
+            "weighting can only be balanced for the learned targets",
+        )
