@@ -8,7 +8,7 @@ A field whose value is None is not checked: None means that nothing was set.
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from qm9flow.errors import ConfigError
 
@@ -66,7 +66,7 @@ def _limits_of(kind: type) -> list[tuple[str, Limit]]:
     ]
 
 
-def check_limits(config: object) -> None:
+def check_limits(config: Any) -> None:
     """Refuse a configuration with a field beyond its limit.
 
     Args:
@@ -75,7 +75,7 @@ def check_limits(config: object) -> None:
     Raises:
         ConfigError: The first such field, its limit and its value.
     """
-    for name, limit in _limits_of(type(config)):
+    for name, limit in _limits_of(config.__class__):
         value = getattr(config, name)
         if value is not None:
             require(limit.holds(value), f"{name} must {limit.text}, got {value}")
