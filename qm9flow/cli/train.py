@@ -16,6 +16,7 @@ from qm9flow.errors import ConfigError
 @option("--config", click.Path(path_type=Path, dir_okay=False), "TOML or JSON file of options.")
 @option("--recipe", click.Choice(list(config.RECIPES)), "To start from.  [default: flagship]")
 @option("--from-run", str, "Repeat the trial or training of that MLflow run.")
+@option("--start-from", str, "Go on from that model's weights: alias, version, bundle, pretrained.")
 @option("--name", str, "Of the training; one that was stopped goes on.")
 @option("--minutes", float, "Training time, at most.")
 @option("--epochs", int, "Epochs, at most.")
@@ -30,6 +31,7 @@ def command(
     *,
     recipe: str | None,
     from_run: str | None,
+    start_from: str | None,
     name: str | None,
     register: bool,
     seed_pretrained: bool | None,
@@ -43,26 +45,33 @@ def command(
     Example:
       qm9flow train --minutes 45 --register
       qm9flow train --recipe group --epochs 10
+      qm9flow train --start-from pretrained --minutes 30
       qm9flow train --from-run 0123456789abcdef0123456789abcdef
     """
     from qm9flow.workflows.single import config_of_run, run_training, with_options
+    from qm9flow.workflows.start import find_start
 
     path = given.pop("config")
     changes = given | {"max_minutes": minutes, "max_epochs": epochs}
     if from_run and (path or recipe):
         raise ConfigError("a run has its own options: leave --config and --recipe out")
+    start = find_start(start_from) if start_from else None
     if from_run:
         recorded, repeats = config_of_run(from_run)
         train = with_options(recorded, changes)
+        if start:
+            train = config.train_from_dict(start.options(config.to_dict(train)))
     else:
         repeats = None
-        train = config.train_from_dict(merged(path, changes | {"recipe": recipe}))
+        given = merged(path, changes | {"recipe": recipe})
+        train = config.train_from_dict(start.options(given) if start else given)
     with foreground() as console:
         done = run_training(
             train,
             console,
             name=name,
             repeats=repeats,
+            start=start,
             is_to_be_registered=register,
             seed_pretrained=seed_pretrained is not False,
         )

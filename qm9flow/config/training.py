@@ -28,7 +28,8 @@ class TrainConfig:
     loss: Loss = "rmse"
     """On encoded targets."""
     weighting: Weighting = "equal"
-    """Of the targets in the loss; `balanced` weighs each error by what good networks reach."""
+    """Of the targets in the loss; `balanced` weighs each error by what good networks reach, and
+    compares the gap beside them."""
     optimizer: Optimizer = "adam"
     """`muon` orthogonalises the momentum of inner matrices and leaves the rest to `adamw`."""
     learning_rate: Annotated[float, between(1e-8, 10.0)] = 1e-3
@@ -54,6 +55,8 @@ class TrainConfig:
     """Epochs without a better validation score before training stops; none means never."""
     seed: int = 0
     """Of initial weights and batches."""
+    start: str | None = None
+    """SHA-256 of the weights that training starts from; none means fresh ones."""
     device: Device = "auto"
     """`auto` takes a GPU where there is one."""
     threads: Annotated[int | None, at_least(1)] = None

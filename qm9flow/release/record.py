@@ -17,7 +17,7 @@ from qm9flow.properties import TARGET_SETS
 from qm9flow.release.export import Parity
 from qm9flow.targets import TargetCodec
 
-FORMAT = 2
+FORMAT = 3
 """Number of the format that is written."""
 
 
@@ -29,7 +29,16 @@ def _with_spread(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_spread}
+def _from_fresh_weights(data: dict[str, Any]) -> dict[str, Any]:
+    """Up to format 2 every training started from fresh weights."""
+    train = data.get("train")
+    return data | {"train": {**train, "start": None}} if isinstance(train, dict) else data
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: _with_spread,
+    2: _from_fresh_weights,
+}
 """From what a format held to what the next one holds, by the older one's number."""
 
 

@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Generator
 
+from torch import Tensor
+
 from qm9flow.config import TrainConfig
 from qm9flow.data.store import Dataset
 from qm9flow.errors import CheckpointError, Qm9FlowError
@@ -11,12 +13,17 @@ from qm9flow.training.checkpoint import Checkpoint, config_digest, pack, unpack
 from qm9flow.training.device import is_out_of_memory, release_memory, thread_count
 from qm9flow.training.events import CheckpointReady, Event, Failed
 from qm9flow.training.session import DivergedError, Session
+from qm9flow.training.start import starting_weights
 
 logger = logging.getLogger(__name__)
 
 
 def fit(
-    config: TrainConfig, dataset: Dataset, *, checkpoint: bytes | None = None
+    config: TrainConfig,
+    dataset: Dataset,
+    *,
+    checkpoint: bytes | None = None,
+    start: bytes | None = None,
 ) -> Generator[Event, None, None]:
     """Train, and tell about it.
 
@@ -34,27 +41,35 @@ def fit(
         config: What to train, and how.
         dataset: All molecules.
         checkpoint: Blob of a `CheckpointReady` of the same training, to go on from there.
+        start: The weights that `config.start` names, as safetensors bytes; not looked at where
+            there is a checkpoint.
 
     Returns:
         The events.
 
     Raises:
         CheckpointError: The checkpoint is damaged, or belongs to another training.
+        ConfigError: `start` is not what `config.start` names.
     """
     digest = config_digest(config, dataset.digest)
     state = None if checkpoint is None else unpack(checkpoint, digest)
-    return _events(config, dataset, state, digest)
+    weights = None if state else starting_weights(config, start)
+    return _events(config, dataset, state, weights, digest)
 
 
 def _events(
-    config: TrainConfig, dataset: Dataset, state: Checkpoint | None, digest: str
+    config: TrainConfig,
+    dataset: Dataset,
+    state: Checkpoint | None,
+    weights: dict[str, Tensor] | None,
+    digest: str,
 ) -> Generator[Event, None, None]:
     keep_freed_memory()
     session = None
     failure = None
     try:
         with thread_count(config.threads):
-            session = Session(config, dataset, state)
+            session = Session(config, dataset, state, weights)
         yield session.started()
         while (ending := session.ending()) is None:
             with thread_count(config.threads):

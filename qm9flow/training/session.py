@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -20,8 +21,9 @@ from qm9flow.training.events import Ending, EpochEnded, Finished, Started
 from qm9flow.training.flat import FlatParameters, forward_order
 from qm9flow.training.gradients import GradientMonitor
 from qm9flow.training.loaded import LoadedData
-from qm9flow.training.losses import target_weights
+from qm9flow.training.losses import compared
 from qm9flow.training.schedule import Budget, learning_rate, plateau_after
+from qm9flow.training.start import load_weights
 from qm9flow.training.steps import Stepper
 
 CHECK_EVERY = 50
@@ -70,7 +72,11 @@ class Session:
     """
 
     def __init__(
-        self, config: TrainConfig, dataset: Dataset, checkpoint: Checkpoint | None
+        self,
+        config: TrainConfig,
+        dataset: Dataset,
+        checkpoint: Checkpoint | None,
+        start: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Load the data, make the network, restore what a checkpoint holds.
 
@@ -78,6 +84,7 @@ class Session:
             config: What to train, and how.
             dataset: All molecules.
             checkpoint: Where to go on; none starts anew.
+            start: Weights to start anew from; none means fresh ones.
 
         Raises:
             ConfigError: The configuration is impossible.
@@ -89,14 +96,16 @@ class Session:
         self._data = LoadedData.load(config, dataset, self.device)
         with seeded(epoch_seed(config.seed, 0), self.device):
             network = build(config.model, self._data.codec.names)
+        if start is not None:
+            load_weights(network, start)
         self._network = network.to(self.device)
         numbers = torch.tensor(_METHANE, device=self.device)
         positions = torch.eye(5, 3, device=self.device)[None]
         order = forward_order(self._network, numbers, positions)
         self._flat = FlatParameters(self._network, order)
         self._average = WeightAverage(self._flat.weights, config.ema_decay)
-        weights = target_weights(config, self._data.codec)
-        self._stepper = Stepper(config, self._network, self._flat, weights)
+        columns = compared(config, self._data.codec)
+        self._stepper = Stepper(config, self._network, self._flat, columns)
         self._best = self._average.values.clone()
         self._steps_per_epoch = -(-len(self._data.train) // config.batch_size)
         self.monitor = GradientMonitor(self._flat)

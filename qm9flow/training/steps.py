@@ -28,7 +28,7 @@ class Stepper:
         config: TrainConfig,
         network: nn.Module,
         flat: FlatParameters,
-        weights: Tensor | None = None,
+        compared: Tensor | None = None,
     ) -> None:
         """Set up for a network.
 
@@ -36,12 +36,13 @@ class Stepper:
             config: Loss, optimiser, clipping.
             network: What is trained.
             flat: Its weights and gradients.
-            weights: (T,), of the targets in the loss; none means equal ones.
+            compared: (T, C), from encoded targets to what the loss compares; none compares them
+                as they are.
         """
         self.network = torch.compile(network, dynamic=True) if config.compile else network
         self.flat = flat
         self.loss = LOSSES[config.loss]
-        self.weights = None if weights is None else weights.to(flat.weights.device)
+        self.compared = None if compared is None else compared.to(flat.weights.device)
         self.grad_clip = config.grad_clip
         self.optimizers = Optimizers(config, network, flat)
         self.factor = torch.ones((), device=flat.weights.device)
@@ -56,12 +57,14 @@ class Stepper:
             The mean, (). The gradient of the loss is `factor` times the accumulated one.
         """
         self.flat.gradient.zero_()
-        count = sum(batch.targets.numel() for batch in groups)
+        molecules = sum(len(batch.index) for batch in groups)
         total = torch.zeros((), device=self.flat.gradient.device)
         for batch in groups:
-            predicted = self.network(batch.numbers, batch.positions)
-            terms = self.loss.pointwise(predicted, batch.targets)  # (B, T)
-            mean = (terms if self.weights is None else terms * self.weights).sum() / count
+            predicted, true = self.network(batch.numbers, batch.positions), batch.targets
+            if self.compared is not None:
+                predicted, true = predicted @ self.compared, true @ self.compared
+            terms = self.loss.pointwise(predicted, true)  # (B, T) or (B, C)
+            mean = terms.sum() / (molecules * terms.shape[1])
             mean.backward()
             total += mean.detach()
         self.factor = self.loss.slope(total)

@@ -22,6 +22,7 @@ from qm9flow.tuning.locks import FileLock
 from qm9flow.workflows.console import Console, Stopped
 from qm9flow.workflows.journal import log_file, logged, on_record
 from qm9flow.workflows.publish import Published, publish, put_on_record
+from qm9flow.workflows.start import Start
 from qm9flow.workflows.trained import EPOCHS, WEIGHTS, Trained, claim, train_to_end
 
 LOG = "train.log"
@@ -86,6 +87,7 @@ def run_training(
     *,
     name: str | None = None,
     repeats: Repeated | None = None,
+    start: Start | None = None,
     is_to_be_registered: bool = False,
     seed_pretrained: bool = True,
 ) -> tuple[Trained, Published | None] | None:
@@ -96,6 +98,7 @@ def run_training(
         console: Lines, progress, the wish to stop.
         name: None makes one of the configuration.
         repeats: The run that this one repeats, if any.
+        start: The model that it starts from; none means fresh weights.
         is_to_be_registered: Release and register the network, too.
         seed_pretrained: Before the first version of a registry, register the model that comes
             with qm9flow.
@@ -109,6 +112,8 @@ def run_training(
     """
     stores = resolve_stores()
     dataset = open_dataset(progress=console.progress)
+    if start is not None:
+        start.check(dataset)
     pick_device(train.device)
     training_sample(train, dataset)
     name = name or training_name(train)
@@ -121,10 +126,17 @@ def run_training(
         tracker = StudyTracker.open(stores, name, options, kind="training")
         status: Any = "FAILED"
         try:
-            _describe(train, dataset, tracker, repeats)
+            _describe(train, dataset, tracker, repeats, start)
             training = tracker.open_training(options, state / EPOCHS, name=name)
             with on_record(training, console) as on_event:
-                trained = train_to_end(train, dataset, state, on_event=on_event, stop=console.stop)
+                trained = train_to_end(
+                    train,
+                    dataset,
+                    state,
+                    on_event=on_event,
+                    stop=console.stop,
+                    start=None if start is None else start.weights,
+                )
             tracker.log_artifact(state / WEIGHTS, "model")
             _compare(trained, repeats, console)
             published = None
@@ -153,7 +165,11 @@ def run_training(
 
 
 def _describe(
-    train: TrainConfig, dataset: Dataset, tracker: StudyTracker, repeats: Repeated | None
+    train: TrainConfig,
+    dataset: Dataset,
+    tracker: StudyTracker,
+    repeats: Repeated | None,
+    start: Start | None,
 ) -> None:
     split = make_split(train.split, len(dataset), train.split_seed)
     tracker.log_dataset(
@@ -165,6 +181,8 @@ def _describe(
     )
     if repeats:
         tracker.set_tags({"repeats": repeats.run_id})
+    if start:
+        tracker.set_tags({"starts_from": start.label})
 
 
 def _compare(trained: Trained, repeats: Repeated | None, console: Console) -> None:

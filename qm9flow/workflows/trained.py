@@ -149,6 +149,7 @@ def train_to_end(
     *,
     on_event: Callable[[Event], None],
     stop: Callable[[], bool],
+    start: bytes | None = None,
 ) -> Trained:
     """Train until a budget ends it; go on where an interrupted training was.
 
@@ -158,6 +159,7 @@ def train_to_end(
         folder: Keeps the state; made if missing.
         on_event: Told every event but checkpoints; of a training that had ended, its end.
         stop: Asked after every epoch.
+        start: Weights to start from, as safetensors bytes; none means fresh ones.
 
     Returns:
         The training.
@@ -166,6 +168,7 @@ def train_to_end(
         Stopped: `stop` said so; the checkpoint is kept.
         TrainingError: The training failed; the message says why.
         CheckpointError: The folder holds another training.
+        ConfigError: The weights to start from are not those that the configuration names.
     """
     claim(folder, train)
     done = load_trained(folder, train)
@@ -173,7 +176,8 @@ def train_to_end(
         on_event(_end_of(done))
         return done
     path = folder / CHECKPOINT
-    stream = fit(train, dataset, checkpoint=path.read_bytes() if path.exists() else None)
+    checkpoint = path.read_bytes() if path.exists() else None
+    stream = fit(train, dataset, checkpoint=checkpoint, start=start)
     for event in stream:
         if isinstance(event, CheckpointReady):
             replace_file(path, event.blob)

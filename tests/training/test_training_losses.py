@@ -14,7 +14,7 @@ from qm9flow.errors import ConfigError
 from qm9flow.properties import LEARNED
 from qm9flow.targets import TargetCodec
 from qm9flow.training.flat import FlatParameters
-from qm9flow.training.losses import GOALS, LOSSES, RMSE_FLOOR, target_weights
+from qm9flow.training.losses import GAP_GOAL, GOALS, LOSSES, RMSE_FLOOR, compared
 from qm9flow.training.steps import Stepper
 
 PREDICTED = torch.tensor([[0.5, 1.0], [3.0, -1.0]])
@@ -69,12 +69,12 @@ def _groups(sizes: list[int]) -> list[Batch]:
 
 
 def _stepper(
-    tiny: TrainConfig, name: str, weights: torch.Tensor | None = None
+    tiny: TrainConfig, name: str, columns: torch.Tensor | None = None
 ) -> tuple[Stepper, Linear]:
     torch.manual_seed(0)
     network = Linear()
     flat = FlatParameters(network, ["dense"])
-    return Stepper(replace(tiny, loss=name, grad_clip=None), network, flat, weights), network
+    return Stepper(replace(tiny, loss=name, grad_clip=None), network, flat, columns), network
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -99,26 +99,23 @@ def test_groups_give_loss_and_gradient_of_the_whole_batch(tiny: TrainConfig, nam
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_weighted_targets_give_the_gradient_of_the_weighted_loss(
-    tiny: TrainConfig, name: str
-) -> None:
+def test_what_is_compared_gives_the_gradient_of_its_loss(tiny: TrainConfig, name: str) -> None:
+    """Two weighted targets and their difference."""
     groups = _groups([5, 1, 9])
-    weights = torch.tensor([0.25, 1.75])
-    stepper, network = _stepper(tiny, name, weights)
+    stepper, network = _stepper(tiny, name, torch.tensor([[0.25, 0.0, -0.5], [0.0, 1.75, 0.5]]))
     mean = stepper.accumulate(groups)
     gradient = stepper.flat.gradient * stepper.factor
 
     predicted = torch.cat([network(batch.numbers, batch.positions) for batch in groups])
     error = predicted - torch.cat([batch.targets for batch in groups])
+    first, second = error.unbind(1)
+    error = torch.stack([first / 4, second * 7 / 4, (second - first) / 2], dim=1)
     small = error.abs() <= 1
-    terms = {
-        "rmse": error.square(),
-        "mae": error.abs(),
-        "huber": torch.where(small, error.square() / 2, error.abs() - 0.5),
-    }[name]
-    direct = (terms[:, 0] / 4 + terms[:, 1] * 7 / 4).sum() / terms.numel()
-    if name == "rmse":
-        direct = torch.sqrt(direct + RMSE_FLOOR)
+    direct = {
+        "rmse": lambda: torch.sqrt(error.square().mean() + RMSE_FLOOR),
+        "mae": lambda: error.abs().mean(),
+        "huber": lambda: torch.where(small, error.square() / 2, error.abs() - 0.5).mean(),
+    }[name]()
     weight, bias = torch.autograd.grad(direct, [network.dense.weight, network.dense.bias])
 
     assert stepper.loss.outer(mean).item() == pytest.approx(direct.item(), rel=1e-6)
@@ -126,39 +123,45 @@ def test_weighted_targets_give_the_gradient_of_the_weighted_loss(
     torch.testing.assert_close(gradient[16:18], bias, rtol=1e-5, atol=1e-7)
 
 
-def test_weights_of_one_change_nothing(tiny: TrainConfig) -> None:
+def test_comparing_targets_by_themselves_changes_nothing(tiny: TrainConfig) -> None:
     gradients = []
-    for weights in (None, torch.ones(2)):
-        stepper, _ = _stepper(tiny, "mae", weights)
+    for columns in (None, torch.eye(2)):
+        stepper, _ = _stepper(tiny, "mae", columns)
         stepper.accumulate(_groups([4, 4]))
         gradients.append(stepper.flat.gradient)
-    assert torch.equal(*gradients)
+    torch.testing.assert_close(*gradients)
 
 
 def _codec(scale: np.ndarray) -> TargetCodec:
     return replace(TargetCodec.identity(LEARNED), scale=scale)
 
 
-def test_balanced_weights_have_mean_one_and_their_closed_form(tiny: TrainConfig) -> None:
+def test_a_balanced_loss_counts_errors_in_goals(tiny: TrainConfig) -> None:
+    """An error of one goal counts the same in each target, and in the gap."""
     config = replace(tiny, loss="mae", weighting="balanced")
+    scale = np.linspace(0.5, 3.0, 10)
     goals = np.array([GOALS[name] for name in LEARNED])
-    as_good_as_can_be = target_weights(config, _codec(goals))
-    torch.testing.assert_close(as_good_as_can_be, torch.ones(10))
+    columns = compared(config, _codec(scale))
+    assert columns is not None
+    assert columns.shape == (10, 11)
+    assert columns.dtype == torch.float32
+    assert columns.diagonal().mean().item() == pytest.approx(1.0)
+    unit = 1 / (scale / goals).mean()
+    errors = torch.tensor(goals / scale, dtype=torch.float32)  # encoded
+    torch.testing.assert_close(errors @ columns[:, :10], torch.full((10,), float(unit)))
 
-    scale = goals * np.arange(1, 11)
-    weights = target_weights(config, _codec(scale))
-    assert weights is not None
-    assert weights.dtype == torch.float32
-    torch.testing.assert_close(weights, torch.arange(1.0, 11.0) / 5.5)
-    assert weights.mean().item() == pytest.approx(1.0)
-    torch.testing.assert_close(target_weights(config, _codec(7 * scale)), weights)
-    of_squares = target_weights(replace(config, loss="rmse"), _codec(scale))
-    torch.testing.assert_close(of_squares, torch.arange(1.0, 11.0) ** 2 / 38.5)
+    lumo_too_high = torch.zeros(10)
+    lumo_too_high[LEARNED.index("lumo")] = GAP_GOAL / scale[LEARNED.index("lumo")]
+    assert (lumo_too_high @ columns)[10].item() == pytest.approx(unit)
+    both_too_high = lumo_too_high.clone()
+    both_too_high[LEARNED.index("homo")] = GAP_GOAL / scale[LEARNED.index("homo")]
+    assert (both_too_high @ columns)[10].item() == pytest.approx(0, abs=1e-7)
+    torch.testing.assert_close(compared(config, _codec(7 * scale)), columns)
 
 
-def test_equal_targets_have_no_weights(tiny: TrainConfig) -> None:
+def test_equal_targets_are_compared_as_they_are(tiny: TrainConfig) -> None:
     assert tiny.weighting == "equal"
-    assert target_weights(tiny, TargetCodec.identity(LEARNED)) is None
+    assert compared(tiny, TargetCodec.identity(LEARNED)) is None
 
 
 def test_raw_targets_cannot_be_balanced(tiny: TrainConfig) -> None:

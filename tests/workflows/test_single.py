@@ -12,13 +12,15 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from qm9flow.config import MPNNConfig, StudyConfig, TrainConfig
+from qm9flow.config import MPNNConfig, StudyConfig, TrainConfig, train_from_dict
+from qm9flow.data.store import Dataset
 from qm9flow.errors import CheckpointError, ConfigError, StudyBusyError, StudyError
 from qm9flow.tracking.places import training_place
 from qm9flow.tracking.stores import resolve_stores
 from qm9flow.tuning.locks import FileLock
 from qm9flow.workflows.console import Console
-from qm9flow.workflows.single import run_training
+from qm9flow.workflows.single import config_of_run, run_training
+from qm9flow.workflows.start import find_start
 from qm9flow.workflows.study import run_study
 
 TINY = TrainConfig(
@@ -31,6 +33,7 @@ TINY = TrainConfig(
     threads=1,
 )
 QUIET = Console(say=lambda text: None)
+KEPT = Path(__file__).resolve().parent.parent / "release" / "format_3"
 
 
 @pytest.fixture(autouse=True)
@@ -138,3 +141,41 @@ def test_a_place_that_is_no_folder_is_an_error_that_says_so(here: Path) -> None:
     (here / "mlruns" / "state").write_text("")
     with pytest.raises(StudyError, match="cannot lock training 'mine'"):
         run_training(TINY, QUIET, name="mine")
+
+
+def test_a_training_starts_from_a_model(here: Path) -> None:
+    """The kept bundle's network is the starting point; its split comes with it."""
+    start = find_start(str(KEPT))
+    options = start.options({"train_size": 64, "val_size": 32, "max_epochs": 1, "device": "cpu"})
+    train = train_from_dict({**options, "recipe": "group"})
+    assert train.model == start.record.train.model
+    assert run_training(train, QUIET, name="further", start=start) is not None
+    (run,) = runs()
+    assert run.data.tags["starts_from"] == str(KEPT)
+    repeated, _ = config_of_run(run.info.run_id)
+    with pytest.raises(ConfigError, match="name the model that has them"):
+        run_training(repeated, QUIET, name="again")
+    assert run_training(repeated, QUIET, name="again", start=start) is not None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"split": "seed"},
+        {"targets": "raw"},
+        {"model": {"architecture": "painn"}},
+        {"start": "0" * 64},
+    ],
+)
+def test_what_comes_with_the_weights_cannot_be_chosen(given: dict[str, object]) -> None:
+    start = find_start(str(KEPT))
+    with pytest.raises(ConfigError, match="weights"):
+        start.options(given)
+
+
+def test_a_start_on_other_data_is_refused(dataset: Dataset) -> None:
+    start = find_start(str(KEPT))
+    other = replace(start, record=replace(start.record, data_digest="0" * 64))
+    with pytest.raises(ConfigError, match="trained on data 000000000000"):
+        other.check(dataset)
+    start.check(dataset)

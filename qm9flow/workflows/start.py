@@ -1,0 +1,99 @@
+"""Where a training starts when not from fresh weights: at a model that there is already."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from qm9flow import config
+from qm9flow.data.store import Dataset
+from qm9flow.errors import ConfigError
+from qm9flow.registry.find import find_model
+from qm9flow.release.bundle import read_bundle
+from qm9flow.release.record import BundleRecord
+from qm9flow.training.start import weights_digest
+
+INHERITED = ("model", "targets", "split", "split_seed")
+"""Options that come with the weights: on another split, they would have seen what they are tested
+with."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model to start from.
+
+    Attributes:
+        label: What it is called.
+        weights: safetensors bytes.
+        record: How it came about.
+    """
+
+    label: str
+    weights: bytes
+    record: BundleRecord
+
+    def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of a training that starts here.
+
+        Args:
+            given: What the user asked for.
+
+        Returns:
+            The same, with what comes with the weights.
+
+        Raises:
+            ConfigError: The user asked for another network, other targets or another split.
+        """
+        theirs = config.to_dict(self.record.train)
+        for name in INHERITED:
+            asked = given.get(name)
+            if asked is not None and _filled(name, asked) != theirs[name]:
+                raise ConfigError(
+                    f"{name} comes with the weights of {self.label} ({theirs[name]!r}): "
+                    f"leave it out, got {asked!r}"
+                )
+        start = weights_digest(self.weights)
+        if given.get("start") not in (None, start):
+            raise ConfigError(
+                f"the training starts from the weights with SHA-256 {given['start']}, "
+                f"{self.label} has {start}"
+            )
+        return {**given, **{name: theirs[name] for name in INHERITED}, "start": start}
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuse other data: the split would be another one.
+
+        Args:
+            dataset: What is trained on.
+
+        Raises:
+            ConfigError: The model was trained on other data.
+        """
+        if self.record.data_digest != dataset.digest:
+            raise ConfigError(
+                f"{self.label} was trained on data {self.record.data_digest[:12]}, here lies "
+                f"{dataset.digest[:12]}: it may have seen what it would be validated with"
+            )
+
+
+def find_start(model: str) -> Start:
+    """A model to start from.
+
+    Args:
+        model: An alias, a version's number, a bundle's folder, or `pretrained`.
+
+    Returns:
+        Its weights and record.
+
+    Raises:
+        RegistryError: There is no such model, or it is damaged.
+        BundleError: The bundle is damaged.
+    """
+    found = find_model(model)
+    record, weights = read_bundle(found.bundle)
+    return Start(found.label, weights, record)
+
+
+def _filled(name: str, asked: Any) -> Any:
+    if name == "model" and isinstance(asked, Mapping):
+        return config.to_dict(config.model_from_dict(asked))
+    return asked
