@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qm9flow.config import DensityConfig
-from qm9flow.elements import MAX_NUMBER, NUMBERS
+from qm9flow.elements import NUMBERS
 from qm9flow.nn.contract import Network
+from qm9flow.nn.embedding import ElementEmbedding
 from qm9flow.nn.molecular import MolecularReadout
 from qm9flow.nn.pairs import pair_distances, pair_mask
 from qm9flow.nn.radial import BesselBasis
@@ -138,8 +139,6 @@ class DensityNet(Network):
     The first round sums over one-hot elements: five numbers instead of h.
     """
 
-    elements: Tensor
-
     def __init__(self, config: DensityConfig, targets: Sequence[str]) -> None:
         """Make the network, with initial weights from torch's global generator.
 
@@ -150,8 +149,7 @@ class DensityNet(Network):
         super().__init__()
         self.targets = tuple(targets)
         self.cutoff_angstrom = config.cutoff_angstrom
-        self.register_buffer("elements", torch.tensor(NUMBERS), persistent=False)
-        self.embedding = nn.Embedding(MAX_NUMBER + 1, config.hidden, padding_idx=0)
+        self.embedding = ElementEmbedding(config.hidden)
         self.basis = BesselBasis(config.radial, config.cutoff_angstrom)
         self.layers = nn.ModuleList(
             DensityLayer(config, config.channels if index else len(NUMBERS), is_first=index == 0)
@@ -170,7 +168,7 @@ class DensityNet(Network):
             (B, T), encoded targets.
         """
         around = self.surroundings(numbers, positions)
-        elements = (numbers[..., None] == self.elements).to(positions.dtype)  # (B, N, 5)
+        elements = self.embedding.one_hot(numbers)  # (B, N, 5)
         hidden, vectors = self.embedding(numbers), None
         for layer in self.layers:
             hidden, vectors = layer(hidden, vectors, elements, around)

@@ -38,19 +38,22 @@ FAR = -1e9
 
 
 class MolecularReadout(nn.Module):
-    """Dense layers on each atom, then one molecular value for each target.
+    """Dense layers on each atom with SiLU between, then one molecular value for each target.
 
     In evaluation mode computed in float64, as `qm9flow.nn.readout.Readout` and for its reasons.
     """
 
-    def __init__(self, hidden: int, vectors: int, width: int, targets: Sequence[str]) -> None:
+    def __init__(
+        self, hidden: int, vectors: int, width: int, targets: Sequence[str], layers: int = 2
+    ) -> None:
         """Build the layers.
 
         Args:
             hidden: Scalars of an atom.
             vectors: Vectors of an atom; 0 where the network has none.
-            width: Of the dense layer between.
+            width: Of all dense layers but the last.
             targets: Names of the targets, in the order of the outputs.
+            layers: Dense layers in all, at least 1.
         """
         super().__init__()
         names = list(targets)
@@ -59,8 +62,9 @@ class MolecularReadout(nn.Module):
         self.moments = [n for n in (DIPOLE, EXTENT) if n in names]
         self.order = [(self.sums + self.means + self.moments).index(n) for n in names]
         self.sizes = [len(self.sums), len(self.means), len(self.means), len(self.moments), 1]
-        self.first = nn.Linear(hidden, width)
-        self.last = nn.Linear(width, sum(self.sizes))
+        self.first = nn.Linear(hidden, width) if layers > 1 else None
+        self.between = nn.ModuleList(_inner_layer(width) for _ in range(layers - 2))
+        self.last = nn.Linear(width if layers > 1 else hidden, sum(self.sizes))
         nn.init.zeros_(self.last.bias)
         self.dipoles = nn.Linear(vectors, len(self.moments), bias=False) if vectors else None
 
@@ -83,8 +87,7 @@ class MolecularReadout(nn.Module):
             hidden, positions = hidden.double(), positions.double()
             vectors = None if vectors is None else vectors.double()
         atoms = numbers[:, :, None] > 0  # (B, N, 1)
-        outputs = _linear(self.last, F.silu(_linear(self.first, hidden)))
-        outputs = torch.where(atoms, outputs, 0.0)
+        outputs = torch.where(atoms, self._dense(hidden), 0.0)
         sums, means, weights, charges, spread = outputs.split(self.sizes, dim=2)
         parts = [self._sums(sums), _weighted_mean(means, weights, atoms)]
         if self.moments:
@@ -94,6 +97,13 @@ class MolecularReadout(nn.Module):
             places = from_centre(numbers, positions) / BOHR_ANGSTROM  # (B, N, 3)
             parts.append(self._moments(places, _neutral(charges, atoms), dipoles, spread))
         return torch.cat(parts, dim=1)[:, self.order].to(dtype)
+
+    def _dense(self, values: Tensor) -> Tensor:
+        """(B, N, h) to (B, N, sum of `sizes`)."""
+        inner = [] if self.first is None else [self.first, *self.between]
+        for layer in inner:
+            values = F.silu(_linear(layer, values))
+        return _linear(self.last, values)
 
     def _sums(self, values: Tensor) -> Tensor:
         total = values.sum(dim=1) / math.sqrt(TYPICAL_ATOMS)  # (B, extensive)
@@ -117,6 +127,14 @@ class MolecularReadout(nn.Module):
                 moved = charge * places.square().sum(dim=2, keepdim=True)
                 columns.append(EXTENT_UNIT * (spread + along - moved).sum(dim=(1, 2)))
         return torch.stack(columns, dim=1)
+
+
+def _inner_layer(width: int) -> nn.Linear:
+    """With initial weights that keep values of their size, which torch's own make a third of."""
+    layer = nn.Linear(width, width)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def _linear(layer: nn.Linear, values: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qm9flow.config import MPNNConfig
-from qm9flow.elements import MAX_NUMBER, NUMBERS
 from qm9flow.nn.contract import Network
+from qm9flow.nn.embedding import ElementEmbedding
 from qm9flow.nn.messages import sum_messages
 from qm9flow.nn.pairs import pair_distances, pair_mask
 from qm9flow.nn.radial import Edges
@@ -122,8 +122,6 @@ class MPNN(Network):
     h_i <- h_i + relu(EdgeConv(h)_i) in each round.
     """
 
-    elements: Tensor
-
     def __init__(self, config: MPNNConfig, targets: Sequence[str]) -> None:
         """Make the network, with initial weights from torch's global generator.
 
@@ -134,8 +132,7 @@ class MPNN(Network):
         super().__init__()
         self.targets = tuple(targets)
         self.cutoff_angstrom = config.cutoff_angstrom
-        self.register_buffer("elements", torch.tensor(NUMBERS), persistent=False)
-        self.embedding = nn.Embedding(MAX_NUMBER + 1, config.hidden, padding_idx=0)
+        self.embedding = ElementEmbedding(config.hidden)
         self.edges = Edges(config.radial, config.cutoff_angstrom)
         self.convs = nn.ModuleList(
             EdgeConv(config.hidden, config.edge_width, config.radial)
@@ -156,8 +153,8 @@ class MPNN(Network):
         atoms = numbers > 0
         pairs = pair_mask(atoms)
         edges = self.edges(pair_distances(positions, pairs), pairs)  # (B, N, N, R + 1)
-        elements = (numbers[..., None] == self.elements).to(edges.dtype)  # (B, N, 5), one-hot
-        embedding = self.embedding(self.elements)  # (5, h)
+        elements = self.embedding.one_hot(numbers)  # (B, N, 5)
+        embedding = self.embedding.rows()  # (5, h)
         first, *rest = self.convs
         hidden = elements @ embedding  # (B, N, h)
         hidden = hidden + F.relu(first(elements, edges, embedding))

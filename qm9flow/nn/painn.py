@@ -2,32 +2,23 @@
 
 Source: K. T. Schuett, O. T. Unke, M. Gastegger, ICML 2021 (arXiv:2102.03150). Deviations: Gaussians
 and the envelope of `qm9flow.nn.radial` instead of sines and a cosine; sums over neighbours are
-divided by the root of their usual number; and the readout of `qm9flow.nn.readout`.
+divided by the root of their usual number; and the readout of `qm9flow.nn.molecular`.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from qm9flow.config import PaiNNConfig
-from qm9flow.elements import MAX_NUMBER
 from qm9flow.nn.contract import Network
+from qm9flow.nn.embedding import ElementEmbedding
+from qm9flow.nn.filters import directed_sum, filtered_pairs, filtered_sum
+from qm9flow.nn.molecular import MolecularReadout
 from qm9flow.nn.pairs import pair_distances, pair_mask
-from qm9flow.nn.radial import Edges
-from qm9flow.nn.readout import Readout
-from qm9flow.nn.schnet import (
-    GAUSSIAN_NORM,
-    filtered_sum,
-    folded,
-    half_of_pairs,
-    takes_all_pairs,
-    twice,
-)
+from qm9flow.nn.radial import GAUSSIAN_NORM, Edges
 
 INITIAL_SHARE = 0.3
 """Initial size of what a block adds, beside what it adds to."""
@@ -50,83 +41,6 @@ def pair_directions(positions: Tensor, distances: Tensor) -> Tensor:
     """
     along = positions.transpose(1, 2)  # (B, 3, N)
     return (along[..., None] - along[..., None, :]) / distances[:, None]
-
-
-def directed_sum(filters: Tensor, features: Tensor, directions: Tensor) -> Tensor:
-    """Sum filtered features along directions: out_ci = sum_j n_cij W_ij * x_j.
-
-    Args:
-        filters: (B, S, N, F) in the order of `half_of_pairs`, or (B, N, N, F), symmetric, where
-            `takes_all_pairs`.
-        features: (B, N, F).
-        directions: (B, 3, S, N) or (B, 3, N, N), antisymmetric, finite.
-
-    Returns:
-        (B, 3, N, F). Differentiable once in all three arguments.
-    """
-    if takes_all_pairs(features):
-        messages = filters * features[:, None]  # (B, N, N, F)
-        return (directions.transpose(1, 2) @ messages).transpose(1, 2)
-    summed: Tensor = _DirectedSum.apply(filters, features, directions)
-    return summed
-
-
-class _DirectedSum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, filters: Tensor, features: Tensor, directions: Tensor) -> Tensor:
-        ctx.save_for_backward(filters, features, directions)
-        B, N, channels = features.shape
-        shifted = twice(features)
-        sums = features.new_zeros(3, B, 2 * N, channels)
-        message = torch.empty_like(features)
-        for s, weight, along in _rows(filters, directions):
-            torch.mul(weight, shifted[:, s : s + N], out=message)
-            for out, n in zip(sums, along, strict=True):
-                out[:, :N].addcmul_(message, n)
-            if 2 * s < N:
-                torch.mul(weight, features, out=message)
-                for out, n in zip(sums, along, strict=True):
-                    out[:, s : s + N].addcmul_(message, n, value=-1)
-        return folded(sums).transpose(0, 1).contiguous()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        filters, features, directions = ctx.saved_tensors
-        N = features.shape[1]
-        shifted, grad = twice(features), twice(grad)
-        grad_filters = torch.empty_like(filters)
-        sums = torch.zeros_like(shifted)
-        grad_directions = torch.zeros_like(directions) if ctx.needs_input_grad[2] else None
-        message = torch.empty_like(features)
-        for s, weight, along in _rows(filters, directions):
-            grad_weight = grad_filters[:, s - 1]
-            _project(grad[:, :, :N], along, message)
-            torch.mul(message, shifted[:, s : s + N], out=grad_weight)
-            sums[:, s : s + N].addcmul_(message, weight)
-            if 2 * s < N:
-                _project(grad[:, :, s : s + N], along, message)
-                grad_weight.addcmul_(message, features, value=-1)
-                sums[:, :N].addcmul_(message, weight, value=-1)
-            if grad_directions is not None:
-                out = grad_directions[:, :, s - 1]  # (B, 3, N)
-                out += (grad[:, :, :N] * (weight * shifted[:, s : s + N])[:, None]).sum(dim=-1)
-                if 2 * s < N:
-                    out -= (grad[:, :, s : s + N] * (weight * features)[:, None]).sum(dim=-1)
-        return grad_filters, folded(sums), grad_directions
-
-
-def _rows(filters: Tensor, directions: Tensor) -> Iterator[tuple[int, Tensor, tuple[Tensor, ...]]]:
-    """For each shift: the shift, filters (B, N, F), three components of directions (B, N, 1)."""
-    components = directions.unsqueeze(-1).unbind(dim=1)  # 3 of (B, S, N, 1)
-    for row, weight in enumerate(filters.unbind(dim=1)):
-        yield row + 1, weight, tuple(component[:, row] for component in components)
-
-
-def _project(vectors: Tensor, along: tuple[Tensor, ...], out: Tensor) -> None:
-    """out = sum_c n_c v_c, of vectors (B, 3, N, F) and directions (B, N, 1)."""
-    x, y, z = vectors.unbind(dim=1)
-    torch.mul(x, along[0], out=out).addcmul_(y, along[1]).addcmul_(z, along[2])
 
 
 def _dense(width_in: int, width_out: int, size: float = 1.0, bias: bool = True) -> nn.Linear:
@@ -226,7 +140,7 @@ class Update(nn.Module):
 
 
 class PaiNN(Network):
-    """Embedded elements, rounds of messages and updates, dense layers, sum or mean over atoms."""
+    """Embedded elements, rounds of messages and updates, one readout for each kind of target."""
 
     def __init__(self, config: PaiNNConfig, targets: Sequence[str]) -> None:
         """Make the network, with initial weights from torch's global generator.
@@ -238,13 +152,15 @@ class PaiNN(Network):
         super().__init__()
         self.targets = tuple(targets)
         self.cutoff_angstrom = config.cutoff_angstrom
-        self.embedding = nn.Embedding(MAX_NUMBER + 1, config.hidden, padding_idx=0)
+        self.embedding = ElementEmbedding(config.hidden)
         self.edges = Edges(config.radial, config.cutoff_angstrom)
         self.messages = nn.ModuleList(
             Message(config.hidden, config.radial) for _ in range(config.interactions)
         )
         self.updates = nn.ModuleList(Update(config.hidden) for _ in range(config.interactions))
-        self.readout = Readout(config.hidden, config.fc_layers, targets)
+        self.readout = MolecularReadout(
+            config.hidden, config.hidden, config.hidden, targets, layers=config.fc_layers
+        )
 
     def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
         """Predict encoded targets.
@@ -256,8 +172,8 @@ class PaiNN(Network):
         Returns:
             (B, T), encoded targets.
         """
-        scalars, _vectors = self.represent(numbers, positions)
-        encoded: Tensor = self.readout(scalars, numbers > 0)
+        scalars, vectors = self.represent(numbers, positions)
+        encoded: Tensor = self.readout(numbers, positions, scalars, vectors.transpose(1, 2))
         return encoded
 
     def represent(self, numbers: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -274,10 +190,7 @@ class PaiNN(Network):
         pairs = pair_mask(numbers > 0)
         distances = pair_distances(positions, pairs)
         directions = pair_directions(positions, distances)
-        if not takes_all_pairs(positions):
-            i, j = half_of_pairs(numbers.shape[1], numbers.device)
-            distances, pairs = distances[:, i, j], pairs[:, i, j]  # (B, S, N)
-            directions = directions[:, :, i, j]  # (B, 3, S, N)
+        distances, pairs, directions = filtered_pairs(distances, pairs, directions)
         edges = self.edges(distances, pairs)
         scalars: Tensor = self.embedding(numbers)  # (B, N, h)
         vectors: Tensor | None = None

@@ -1,4 +1,4 @@
-"""Functions of a distance: Gaussians to see it by, an envelope to forget it by."""
+"""Functions of a distance: Gaussians to see it by, weights to forget it by."""
 
 import math
 
@@ -10,6 +10,8 @@ ENVELOPE_POWER = 6
 FARTHEST = 120.0
 """Squared distance from its centre, in spacings, from where on a Gaussian stays what it is: 1e-26.
 Further out float32 has no normal numbers left, and exp takes nine times as long."""
+GAUSSIAN_NORM = math.pi**0.25
+"""Root of the sum of squares of Gaussians that stand one width apart."""
 TYPICAL_NEIGHBOURS = 16
 """Atoms within 5 angstrom of an atom of QM9, on average."""
 
@@ -42,6 +44,25 @@ def envelope(distances: Tensor, cutoff_angstrom: float) -> Tensor:
     for coefficient in lower[:-1]:
         series = (series + coefficient) * x
     return (1 - x).clamp(min=0) ** 3 * (series + lower[-1])
+
+
+def cosine_cutoff(distances: Tensor, cutoff_angstrom: float) -> Tensor:
+    """A weight that falls from 1 at distance 0 to 0 at the cutoff, where its slope vanishes too.
+
+    (cos(pi x) + 1) / 2 with x = distance / cutoff, computed as sin^2(pi (1 - x) / 2): the same
+    without a difference of nearly equal numbers towards the cutoff, and exactly 0 from there on.
+
+    Source: J. Behler, M. Parrinello, Phys. Rev. Lett. 98, 146401 (2007), eq. 3.
+
+    Args:
+        distances: Any shape, angstrom, not negative.
+        cutoff_angstrom: Where it vanishes.
+
+    Returns:
+        Same shape, between 0 and 1.
+    """
+    inside = (1 - distances / cutoff_angstrom).clamp(min=0)
+    return torch.sin(0.5 * math.pi * inside).square()
 
 
 def message_weight(distances: Tensor, cutoff_angstrom: float) -> Tensor:

@@ -2,173 +2,27 @@
 
 Source: K. T. Schuett et al., NeurIPS 2017 (arXiv:1706.08566). Deviations: a cosine weight on
 messages that vanishes at the cutoff, as PyTorch Geometric's implementation has; and the readout of
-`qm9flow.nn.readout`, for several targets at once.
+`qm9flow.nn.molecular`, for several targets at once.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from qm9flow.config import SchNetConfig
-from qm9flow.elements import MAX_NUMBER
 from qm9flow.nn.contract import Network
+from qm9flow.nn.embedding import ElementEmbedding
+from qm9flow.nn.filters import filtered_pairs, filtered_sum
+from qm9flow.nn.molecular import MolecularReadout
 from qm9flow.nn.pairs import pair_distances, pair_mask
-from qm9flow.nn.radial import TYPICAL_NEIGHBOURS, GaussianBasis
-from qm9flow.nn.readout import Readout
+from qm9flow.nn.radial import GAUSSIAN_NORM, TYPICAL_NEIGHBOURS, GaussianBasis, cosine_cutoff
 
 INITIAL_SHARE = 0.5
 """Initial size of what an interaction adds, beside what it adds to."""
-GAUSSIAN_NORM = math.pi**0.25
-"""Root of the sum of squares of Gaussians that stand one width apart."""
 SOFTPLUS_SIZE = 0.6
 """Root mean square of the shifted softplus of normal numbers."""
-
-
-def cosine_cutoff(distances: Tensor, cutoff_angstrom: float) -> Tensor:
-    """A weight that falls from 1 at distance 0 to 0 at the cutoff, where its slope vanishes too.
-
-    (cos(pi x) + 1) / 2 with x = distance / cutoff, computed as sin^2(pi (1 - x) / 2): the same
-    without a difference of nearly equal numbers towards the cutoff, and exactly 0 from there on.
-
-    Source: J. Behler, M. Parrinello, Phys. Rev. Lett. 98, 146401 (2007), eq. 3.
-
-    Args:
-        distances: Any shape, angstrom, not negative.
-        cutoff_angstrom: Where it vanishes.
-
-    Returns:
-        Same shape, between 0 and 1.
-    """
-    inside = (1 - distances / cutoff_angstrom).clamp(min=0)
-    return torch.sin(0.5 * math.pi * inside).square()
-
-
-def takes_all_pairs(like: Tensor) -> bool:
-    """Whether to compute both directions of each pair with few large operations.
-
-    Elsewhere, on a CPU, half the filters in operations small enough for its caches are faster.
-
-    Args:
-        like: On the device that computes.
-
-    Returns:
-        True on a GPU, and in graphs, where no loop over an unknown number of atoms has a place.
-    """
-    return torch.compiler.is_exporting() or like.device.type != "cpu"
-
-
-def half_of_pairs(N: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Each pair of atoms once: atom i and atom i + s, around the end, for s = 1 to N / 2.
-
-    In this order a sum over neighbours needs no index: row s meets the atoms shifted by s. With
-    an even number of atoms the last row has its pairs in both directions.
-
-    Args:
-        N: Atoms of a molecule.
-        device: Where the indices are needed.
-
-    Returns:
-        (S, N) and (S, N) int64 with S = N // 2: the first and the second atom.
-    """
-    first = torch.arange(N, device=device).expand(N // 2, N)
-    shifts = torch.arange(1, N // 2 + 1, device=device)
-    return first, (first + shifts[:, None]) % N
-
-
-def filtered_sum(filters: Tensor, features: Tensor) -> Tensor:
-    """Sum filtered features over neighbours: out_i = sum_j W_ij * x_j, channel by channel.
-
-    Because W_ij = W_ji, dense layers make half of the filters, and the sum over neighbours is its
-    own derivative. Applying a filter's last layer per atom instead, as `qm9flow.nn.messages` does,
-    would not pay: for each atom and channel that keeps as many numbers as the layer has inputs,
-    and a filter for each pair as many as there are neighbours, 18.
-
-    Args:
-        filters: (B, S, N, F) in the order of `half_of_pairs`, or (B, N, N, F), symmetric, where
-            `takes_all_pairs`.
-        features: (B, N, F), or (B, 3, N, F) for vectors.
-
-    Returns:
-        The shape of `features`. Differentiable once in both arguments.
-    """
-    if takes_all_pairs(features):
-        if features.dim() == 4:
-            filters = filters[:, None]
-        return (filters * features.unsqueeze(-3)).sum(dim=-2)
-    summed: Tensor = _FilteredSum.apply(filters, features)
-    return summed
-
-
-def twice(features: Tensor) -> Tensor:
-    """Atoms one after the other and then again: a slice of N is a shift around the end.
-
-    Args:
-        features: (..., N, F).
-
-    Returns:
-        (..., 2 N, F).
-    """
-    return torch.cat([features, features], dim=-2)
-
-
-def folded(sums: Tensor) -> Tensor:
-    """What was added to atoms beyond the end, added to those it was meant for.
-
-    Args:
-        sums: (..., 2 N, F).
-
-    Returns:
-        (..., N, F).
-    """
-    head, tail = sums.chunk(2, dim=-2)
-    return head + tail
-
-
-def _channels(features: Tensor) -> tuple[Tensor, ...]:
-    return features.unbind(dim=1) if features.dim() == 4 else (features,)
-
-
-def _shifted_sum(filters: Tensor, features: Tensor, shifted: Tensor) -> Tensor:
-    """Of features that `shifted` holds twice."""
-    N = features.shape[-2]
-    sums = torch.zeros_like(shifted)
-    channels = [_channels(tensor) for tensor in (features, shifted, sums)]
-    for s, weight in enumerate(filters.unbind(dim=1), start=1):
-        for x, x2, out in zip(*channels, strict=True):
-            out[:, :N].addcmul_(weight, x2[:, s : s + N])
-            if 2 * s < N:
-                out[:, s : s + N].addcmul_(weight, x)
-    return folded(sums)
-
-
-class _FilteredSum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, filters: Tensor, features: Tensor) -> Tensor:
-        ctx.save_for_backward(filters, features)
-        return _shifted_sum(filters, features, twice(features))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        filters, features = ctx.saved_tensors
-        N = features.shape[-2]
-        shifted, grad_shifted = twice(features), twice(grad)
-        grad_filters = torch.empty_like(filters)
-        channels = [_channels(t) for t in (features, shifted, grad, grad_shifted)]
-        for s, out in enumerate(grad_filters.unbind(dim=1), start=1):
-            for c, (x, x2, g, g2) in enumerate(zip(*channels, strict=True)):
-                if c == 0:
-                    torch.mul(g, x2[:, s : s + N], out=out)
-                else:
-                    out.addcmul_(g, x2[:, s : s + N])
-                if 2 * s < N:
-                    out.addcmul_(g2[:, s : s + N], x)
-        return grad_filters, _shifted_sum(filters, grad, grad_shifted)
 
 
 class ShiftedSoftplus(nn.Module):
@@ -255,7 +109,7 @@ class Interaction(nn.Module):
 
 
 class SchNet(Network):
-    """Embedded elements, interactions, dense layers, sum or mean over atoms."""
+    """Embedded elements, interactions, one readout for each kind of target."""
 
     def __init__(self, config: SchNetConfig, targets: Sequence[str]) -> None:
         """Make the network, with initial weights from torch's global generator.
@@ -267,12 +121,14 @@ class SchNet(Network):
         super().__init__()
         self.targets = tuple(targets)
         self.cutoff_angstrom = config.cutoff_angstrom
-        self.embedding = nn.Embedding(MAX_NUMBER + 1, config.hidden, padding_idx=0)
+        self.embedding = ElementEmbedding(config.hidden)
         self.basis = GaussianBasis(config.radial, config.cutoff_angstrom)
         self.interactions = nn.ModuleList(
             Interaction(config.hidden, config.radial) for _ in range(config.interactions)
         )
-        self.readout = Readout(config.hidden, config.fc_layers, targets)
+        self.readout = MolecularReadout(
+            config.hidden, 0, config.hidden, targets, layers=config.fc_layers
+        )
 
     def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
         """Predict encoded targets.
@@ -284,7 +140,8 @@ class SchNet(Network):
         Returns:
             (B, T), encoded targets.
         """
-        encoded: Tensor = self.readout(self.represent(numbers, positions), numbers > 0)
+        hidden = self.represent(numbers, positions)
+        encoded: Tensor = self.readout(numbers, positions, hidden)
         return encoded
 
     def represent(self, numbers: Tensor, positions: Tensor) -> Tensor:
@@ -298,10 +155,7 @@ class SchNet(Network):
             (B, N, h), whatever where there is no atom.
         """
         pairs = pair_mask(numbers > 0)
-        distances = pair_distances(positions, pairs)
-        if not takes_all_pairs(positions):
-            i, j = half_of_pairs(numbers.shape[1], numbers.device)
-            distances, pairs = distances[:, i, j], pairs[:, i, j]  # (B, S, N)
+        distances, pairs = filtered_pairs(pair_distances(positions, pairs), pairs)  # (B, S, N)
         functions = self.basis(distances)
         weight = (cosine_cutoff(distances, self.cutoff_angstrom) * pairs)[..., None]
         hidden: Tensor = self.embedding(numbers)  # (B, N, h)

@@ -19,6 +19,7 @@ from qm9flow.data.resident import ResidentMolecules
 from qm9flow.data.store import Dataset
 from qm9flow.nn.catalog import build
 from qm9flow.nn.contract import Network, PropertyModel
+from qm9flow.nn.molecular import SHORTEST
 from qm9flow.properties import LEARNED, TARGETS, get
 from qm9flow.release.export import check_parity, export_onnx
 from qm9flow.targets import TargetCodec
@@ -26,6 +27,7 @@ from qm9flow.targets import TargetCodec
 Molecule = tuple[Tensor, Tensor]
 
 CUTOFF = 5.0
+DIPOLE, EXTENT = LEARNED.index("mu"), LEARNED.index("r2")
 EXTENSIVE = [i for i, name in enumerate(LEARNED) if get(name).is_extensive]
 
 
@@ -73,6 +75,10 @@ METHANE: Molecule = (
 CARBON_DIOXIDE: Molecule = (
     torch.tensor([8, 6, 8]),
     torch.tensor([[-1.16, 0, 0], [0, 0, 0], [1.16, 0, 0]], dtype=torch.float64),
+)
+FLUORIDE: Molecule = (
+    torch.tensor([9, 1]),
+    torch.tensor([[0.0, 0.0, 0.0], [0.92, 0.0, 0.0]], dtype=torch.float64),
 )
 MOLECULES = [CARBON, HYDROGEN, cluster(9, 1), cluster(18, 2), cluster(29, 3)]
 
@@ -153,6 +159,41 @@ class NetworkSuite:
         both = network(torch.cat([z1, z2])[None], torch.cat([pos1, pos2 + 50.0])[None])
         apart = network(z1[None], pos1[None]) + network(z2[None], pos2[None])
         assert_same(both[:, EXTENSIVE], apart[:, EXTENSIVE])
+
+    @any_of_them
+    @given(molecule=CLUSTERS)
+    def test_a_centre_of_inversion_leaves_no_dipole(
+        self, network: Network, molecule: Molecule
+    ) -> None:
+        """Atoms and their mirror images through a point, near enough to see each other."""
+        self._require_moments()
+        numbers, positions = molecule
+        beside = positions + 0.8
+        both = (numbers.repeat(2), torch.cat([beside, -beside]))
+        dipoles = network(*pad([both, CARBON, HYDROGEN, METHANE, CARBON_DIOXIDE]))[:, DIPOLE]
+        torch.testing.assert_close(dipoles, torch.zeros_like(dipoles), rtol=0, atol=1e-10)
+
+    def test_a_polar_molecule_has_a_dipole(self, network: Network) -> None:
+        self._require_moments()
+        assert network(*pad([FLUORIDE]))[0, DIPOLE] > 1e-3
+
+    @any_of_them
+    @given(molecule=CLUSTERS)
+    def test_moments_of_two_alike_far_apart_are_twice_those_of_one(
+        self, network: Network, molecule: Molecule
+    ) -> None:
+        """Parallel dipoles add up; and each is neutral, so that r2 knows no distance of theirs."""
+        self._require_moments()
+        numbers, positions = molecule
+        both = (numbers.repeat(2), torch.cat([positions, positions + 50.0]))
+        together, alone = network(*pad([both, molecule]))
+        squared = [(row[DIPOLE] + SHORTEST) ** 2 - SHORTEST**2 for row in (together, alone)]
+        assert_same(squared[0], 4 * squared[1])
+        assert_same(together[EXTENT], 2 * alone[EXTENT])
+
+    def _require_moments(self) -> None:
+        if not self.moments:
+            pytest.skip("reads out mu and r2 as plain numbers")
 
     def test_no_gradient_across_molecules(self, network: Network) -> None:
         numbers, positions = pad(MOLECULES)

@@ -3,11 +3,12 @@
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch_geometric.nn.models.schnet import ShiftedSoftplus
 
 from qm9flow.config import PyGNNConvConfig, PyGSchNetConfig
 from qm9flow.nn.contract import Network
+from qm9flow.nn.molecular import MolecularReadout
 from qm9flow.nn.mpnn import MPNN
 from qm9flow.nn.pyg import PyGNNConv, PyGSchNet
 from qm9flow.nn.schnet import SchNet
@@ -30,8 +31,29 @@ def mpnn_on_pyg(ours: Network) -> PyGNNConv:
     return theirs
 
 
-def schnet_on_pyg(ours: Network) -> PyGSchNet:
-    """PyG's `SchNet` up to the atoms, with our dense layers in place of its two."""
+class SchNetOnPyG(nn.Module):
+    """PyG's `SchNet` up to the atoms, then a readout of ours."""
+
+    def __init__(self, theirs: PyGSchNet, readout: MolecularReadout) -> None:
+        """Of PyG's network without its own two dense layers."""
+        super().__init__()
+        theirs.schnet.lin1, theirs.schnet.act = nn.Identity(), nn.Identity()
+        theirs.schnet.lin2 = nn.Identity()
+        self.schnet, self.readout = theirs.schnet, readout
+
+    def represent(self, numbers: Tensor, positions: Tensor) -> Tensor:
+        """(B, N) and (B, N, 3) to (B, N, h), as PyG computes it."""
+        hidden: Tensor = self.schnet(numbers.flatten(), positions, numbers > 0)
+        return hidden.view(*numbers.shape, -1)
+
+    def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
+        """(B, N) and (B, N, 3) to (B, T), encoded targets."""
+        encoded: Tensor = self.readout(numbers, positions, self.represent(numbers, positions))
+        return encoded
+
+
+def schnet_on_pyg(ours: Network) -> SchNetOnPyG:
+    """Embedding and interactions PyG's, with the weights of ours."""
     assert isinstance(ours, SchNet)
     config = PyGSchNetConfig(
         hidden=ours.embedding.embedding_dim,
@@ -45,12 +67,10 @@ def schnet_on_pyg(ours: Network) -> PyGSchNet:
     for module in theirs.modules():
         if isinstance(module, ShiftedSoftplus):
             module.shift = math.log(2)
-    theirs.schnet.lin1, theirs.schnet.act = nn.Identity(), nn.Identity()
-    theirs.schnet.lin2 = ours.readout.dense
     with torch.no_grad():
         theirs.schnet.embedding.weight[: len(ours.embedding.weight)] = ours.embedding.weight
     theirs.schnet.interactions.load_state_dict(with_shared_filters(ours.interactions.state_dict()))
-    return theirs
+    return SchNetOnPyG(theirs, ours.readout)
 
 
 def with_shared_filters(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

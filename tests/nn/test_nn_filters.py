@@ -1,6 +1,5 @@
 """Sums over neighbours with filters: closed forms, right gradients, both ways of computing them."""
 
-import math
 from collections.abc import Sequence
 
 import pytest
@@ -9,10 +8,10 @@ from network_suite import METHANE, MOLECULES, pad, rotation
 from torch import Tensor
 
 from qm9flow.config import ModelConfig, PaiNNConfig, SchNetConfig
-from qm9flow.nn import painn, schnet
+from qm9flow.nn import filters as filters_module
 from qm9flow.nn.catalog import build
-from qm9flow.nn.painn import PaiNN, directed_sum
-from qm9flow.nn.schnet import cosine_cutoff, filtered_sum, half_of_pairs
+from qm9flow.nn.filters import directed_sum, filtered_sum, half_of_pairs
+from qm9flow.nn.painn import PaiNN
 from qm9flow.properties import LEARNED
 
 SIZES = [1, 2, 5, 6]
@@ -21,8 +20,7 @@ SIZES = [1, 2, 5, 6]
 @pytest.fixture
 def all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compute as on a GPU."""
-    for module in (schnet, painn):
-        monkeypatch.setattr(module, "takes_all_pairs", lambda _like: True)
+    monkeypatch.setattr(filters_module, "takes_all_pairs", lambda _like: True)
 
 
 def arguments(N: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -128,16 +126,6 @@ def test_symmetry_leaves_no_vector_at_the_centre() -> None:
     _, vectors = network.represent(*pad([METHANE]))
     assert vectors[0, :, 0].abs().max() < 1e-12
     assert vectors[0, :, 1:].abs().max() > 1e-2
-
-
-def test_cosine_cutoff_values_and_slope() -> None:
-    distances = torch.tensor([0.0, 1.0, 2.5, 5.0, 7.0], dtype=torch.float64, requires_grad=True)
-    weight = cosine_cutoff(distances, 5.0)
-    expected = [1.0, (math.cos(math.pi / 5) + 1) / 2, 0.5, 0.0, 0.0]
-    assert weight.tolist() == pytest.approx(expected, abs=1e-15)
-    assert weight[-2:].tolist() == [0.0, 0.0]
-    (slope,) = torch.autograd.grad(weight.sum(), distances)
-    assert slope[-2:].tolist() == [0.0, 0.0]
 
 
 def assert_all_close(values: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> None:

@@ -187,6 +187,27 @@ def test_extensive_targets_are_sums_and_u_and_g_follow_u0() -> None:
     assert alone.item() == pytest.approx(100 * total), "without U0 it is a sum of its own"
 
 
+@pytest.mark.parametrize("layers", [1, 2, 3, 8])
+def test_depth_counts_all_dense_layers_and_none_lets_values_fade(layers: int) -> None:
+    numbers, positions, hidden, _ = _random()
+    torch.manual_seed(6)
+    readout = MolecularReadout(8, 0, 64, ("homo", "u0"), layers).double()
+    shapes = sorted(tuple(p.shape) for p in readout.parameters() if p.dim() == 2)
+    assert len(shapes) == layers
+    assert shapes.count((64, 64)) == max(layers - 2, 0)
+    encoded = readout(numbers, positions, hidden)
+    assert encoded.std(dim=0).min() > 1e-3, "different molecules stay different"
+    for training in (True, False):
+        torch.testing.assert_close(readout.train(training)(numbers, positions, hidden), encoded)
+
+
+def test_without_a_layer_between_outputs_are_linear() -> None:
+    readout = MolecularReadout(8, 0, 64, ("u0",), layers=1).double()
+    numbers, positions, hidden, _ = _random()
+    values = [readout(numbers, positions, factor * hidden) for factor in (-1.0, 0.0, 1.0)]
+    torch.testing.assert_close(values[0] + values[2], 2 * values[1])
+
+
 def test_outputs_come_in_the_order_of_the_targets() -> None:
     numbers, positions, hidden, vectors = _random()
     torch.manual_seed(2)

@@ -1,4 +1,4 @@
-"""Distances, radial functions, the envelope, the pooling: closed forms."""
+"""Distances, radial functions, their weights, the pooling: closed forms."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch
 from network_suite import MOLECULES, pad
 
 from qm9flow.nn.pairs import pair_distances, pair_mask
-from qm9flow.nn.radial import BesselBasis, Edges, GaussianBasis, envelope
+from qm9flow.nn.radial import BesselBasis, Edges, GaussianBasis, cosine_cutoff, envelope
 from qm9flow.nn.readout import TYPICAL_ATOMS, Pooling
 
 
@@ -44,6 +44,16 @@ def test_envelope_loses_no_digits_in_float32() -> None:
     error = (envelope(distances, 5.0) - envelope(distances.double(), 5.0)).abs()
     assert error.max() < 5e-7
     assert error[distances > 4.5].max() < 1e-7
+
+
+def test_cosine_cutoff_values_and_slope() -> None:
+    distances = torch.tensor([0.0, 1.0, 2.5, 5.0, 7.0], dtype=torch.float64, requires_grad=True)
+    weight = cosine_cutoff(distances, 5.0)
+    expected = [1.0, (math.cos(math.pi / 5) + 1) / 2, 0.5, 0.0, 0.0]
+    assert weight.tolist() == pytest.approx(expected, abs=1e-15)
+    assert weight[-2:].tolist() == [0.0, 0.0]
+    (slope,) = torch.autograd.grad(weight.sum(), distances)
+    assert slope[-2:].tolist() == [0.0, 0.0]
 
 
 def test_gaussians_peak_at_their_centres() -> None:
