@@ -8,6 +8,7 @@ messages that vanishes at the cutoff, as PyTorch Geometric's implementation has;
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,7 +27,10 @@ SOFTPLUS_SIZE = 0.6
 
 
 class ShiftedSoftplus(nn.Module):
-    """ln(1 + e^x) - ln 2: smooth, and 0 at 0.
+    """ln(1 + e^x) - ln 2 = max(x, 0) - ln(2 sigmoid(|x|)): smooth, and 0 at 0.
+
+    Graphs take the second form: ONNX Runtime has fast code for each of its parts, and none for
+    softplus, which took two thirds of a network's time.
 
     Subtracted here and not in the bias of the next layer, which would save a pass: that bias is a
     sum of many weights, and its rounding, the same for all atoms, was most of what r2 differs by
@@ -35,6 +39,8 @@ class ShiftedSoftplus(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Any shape to the same shape."""
+        if torch.compiler.is_exporting():
+            return F.relu(values) - (2 * torch.sigmoid(values.abs())).log()
         return F.softplus(values) - math.log(2)
 
 
