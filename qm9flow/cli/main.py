@@ -8,10 +8,12 @@ import importlib
 import logging
 import os
 import sys
+from typing import NoReturn
 
 import click
 
 import qm9flow
+from qm9flow.cli import extras
 from qm9flow.errors import Qm9FlowError
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -84,5 +86,14 @@ def main() -> None:
     try:
         cli()
     except Qm9FlowError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(1)
+        _end(error)
+    except ModuleNotFoundError as error:
+        explained = extras.explained(error)
+        if explained is None:
+            raise
+        _end(explained)
+
+
+def _end(error: Qm9FlowError) -> NoReturn:
+    click.echo(f"Error: {error}", err=True)
+    sys.exit(1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from qm9flow.cli import extras
 from qm9flow.cli.progress import progress_bar
 from qm9flow.cli.show import remark, say
 
@@ -53,7 +54,11 @@ def foreground() -> Iterator["Console"]:
 
     Yields:
         The console.
+
+    Raises:
+        DependencyError: The extra `train` is not installed; hours of work would end in that.
     """
+    extras.require("train")
     from qm9flow.workflows.console import Console
 
     with interruptible() as stop, progress_bar() as progress:

@@ -5,6 +5,7 @@ from types import FrameType
 
 import click
 
+from qm9flow.cli import extras
 from qm9flow.cli.params import tracking_option
 from qm9flow.cli.show import remark, say
 from qm9flow.config import Device, ServeConfig
@@ -60,10 +61,10 @@ def command(
     Example:
       qm9flow serve --port 3000
     """
-    from qm9flow.cli.server import address, require_bentoml, running_server
+    from qm9flow.cli.server import address, running_server
     from qm9flow.registry.find import find_model
 
-    require_bentoml()
+    extras.require("serve")
     if require_gpu and device == "cpu":
         raise ConfigError("--require-gpu and --device cpu exclude each other: leave one out")
     host, port = address(host, port)

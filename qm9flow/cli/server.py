@@ -2,7 +2,6 @@
 
 import dataclasses
 import http.client
-import importlib.util
 import ipaddress
 import json
 import logging
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import qm9flow
 from qm9flow.config import SERVE_ENVIRONMENT, ServeConfig
-from qm9flow.errors import ConfigError, DependencyError, InferenceError
+from qm9flow.errors import ConfigError, InferenceError
 
 logger = logging.getLogger(__name__)
 
@@ -30,16 +29,6 @@ STOP_SECONDS = 15.0
 """For requests under way to end, and then for the processes to die."""
 
 _HOME = Path(qm9flow.__file__).resolve().parent.parent
-
-
-def require_bentoml() -> None:
-    """Make sure that BentoML is there.
-
-    Raises:
-        DependencyError: It is not.
-    """
-    if importlib.util.find_spec("bentoml") is None:
-        raise DependencyError("serving needs BentoML: pip install 'qm9flow[serve]'")
 
 
 def address(host: str, port: int) -> tuple[str, int]:

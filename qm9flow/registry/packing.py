@@ -132,7 +132,7 @@ def pack(
         import mlflow.onnx
         import onnx
     except ImportError as error:
-        raise DependencyError("registering needs onnx: install qm9flow[train]") from error
+        raise DependencyError("registering needs onnx: pip install 'qm9flow[train]'") from error
     from google.protobuf.message import DecodeError
 
     try:

@@ -22,7 +22,7 @@ import served
 from click.testing import CliRunner, Result
 
 from qm9flow import errors
-from qm9flow.cli import server
+from qm9flow.cli import extras
 from qm9flow.cli.main import cli
 from qm9flow.data.store import Dataset
 from qm9flow.elements import SYMBOL_OF
@@ -213,7 +213,7 @@ def test_serve_refuses_what_cannot_work(registry: Path, monkeypatch: pytest.Monk
     assert "'7'" in str(error("serve", "--port", "0", "--model", "7"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///nothing.db")
     assert "make study" in str(error("serve", "--port", "0"))
-    monkeypatch.setattr(server.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras.importlib.util, "find_spec", lambda name: None)
     missing = error("serve")
     assert isinstance(missing, DependencyError)
     assert "qm9flow[serve]" in str(missing)
