@@ -95,6 +95,11 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"QM9: {facts['molecules']:,} molecules, {facts['atoms']:,} atoms "
         f"({sizes['smallest']} to {sizes['largest']} a molecule, {sizes['mean']:.1f} on average)",
         f"cache   {facts['folder']} ({facts['bytes'] / 1e6:.0f} MB)",
+        *(
+            f"        {other['folder']} ({other['bytes'] / 1e6:.0f} MB) is of another version of "
+            "qm9flow: delete it if you have none"
+            for other in facts["other_caches"]
+        ),
         f"digest  {facts['digest']}",
         "",
         f"{'element':10}{'atoms':>12}{'molecules':>12}",

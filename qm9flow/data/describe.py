@@ -1,5 +1,6 @@
 """What QM9 holds, as plain values: for people, scripts and model cards."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,12 +8,14 @@ import numpy as np
 from qm9flow import properties
 from qm9flow.data.source import CITATION, LICENCE
 from qm9flow.data.splits import SPLITS, make_split
-from qm9flow.data.store import Dataset
+from qm9flow.data.store import Dataset, other_caches
 from qm9flow.elements import ELEMENTS
 
 
 def describe(dataset: Dataset, split_seed: int = 0) -> dict[str, Any]:
     """Counts, elements, sizes, targets with units and ranges, splits, citation and licences.
+
+    Caches of other formats beside the dataset's are listed, too: nobody may need them any more.
 
     Args:
         dataset: The whole of QM9.
@@ -30,7 +33,10 @@ def describe(dataset: Dataset, split_seed: int = 0) -> dict[str, Any]:
         "atoms": len(dataset.numbers),
         "digest": dataset.digest,
         "folder": str(dataset.folder),
-        "bytes": sum(path.stat().st_size for path in dataset.folder.iterdir()),
+        "bytes": _bytes(dataset.folder),
+        "other_caches": [
+            {"folder": str(folder), "bytes": _bytes(folder)} for folder in other_caches(dataset)
+        ],
         "sizes": {
             "smallest": int(sizes.min()),
             "largest": int(sizes.max()),
@@ -42,6 +48,10 @@ def describe(dataset: Dataset, split_seed: int = 0) -> dict[str, Any]:
         "citation": CITATION,
         "licence": LICENCE,
     }
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def _elements(dataset: Dataset) -> dict[str, dict[str, int]]:

@@ -21,7 +21,10 @@ from qm9flow.properties import LEARNED, PROPERTIES, RAW_COLUMNS, TARGETS
 
 logger = logging.getLogger(__name__)
 
-_FOLDER = "qm9"
+_FOLDER = f"qm9-format{columns.FORMAT}"
+"""Of the cache, so that versions of qm9flow with other formats do not replace each other's."""
+_FOLDERS = ("qm9", "qm9-format*")
+"""Patterns of all formats' folders; the first ones had no number."""
 _COMPUTED = ("rotational_ghz", "extents")
 """Arrays that float sums made: left out of the digest, whose bits every machine must repeat."""
 
@@ -171,6 +174,24 @@ def cache_dir() -> Path:
     return cache_folder()
 
 
+def _folder(cache: Path | None) -> Path:
+    return (cache or cache_dir()) / _FOLDER
+
+
+def other_caches(dataset: Dataset) -> list[Path]:
+    """Caches of QM9 beside a dataset's, made by versions of qm9flow with another format.
+
+    Args:
+        dataset: QM9.
+
+    Returns:
+        Their folders. This version does not read them.
+    """
+    beside = dataset.folder.parent
+    found = {path for pattern in _FOLDERS for path in beside.glob(pattern)}
+    return sorted(path for path in found - {dataset.folder} if (path / columns.MANIFEST).is_file())
+
+
 def open_dataset(cache: Path | None = None, progress: Progress | None = None) -> Dataset:
     """QM9, prepared if it has not been.
 
@@ -184,7 +205,7 @@ def open_dataset(cache: Path | None = None, progress: Progress | None = None) ->
     Raises:
         DataError: The tables are missing or changed, or the cache cannot be written.
     """
-    folder = (cache or cache_dir()) / _FOLDER
+    folder = _folder(cache)
     try:
         return load_dataset(folder.parent)
     except FileNotFoundError:
@@ -207,7 +228,7 @@ def load_dataset(cache: Path | None = None) -> Dataset:
         FileNotFoundError: It has not been prepared.
         CacheError: The cache is damaged, of another format, or made from other tables.
     """
-    folder = (cache or cache_dir()) / _FOLDER
+    folder = _folder(cache)
     arrays, manifest = columns.read(folder)
     if manifest.get("tables") != source.TABLES or "digest" not in manifest:
         raise CacheError(f"the cache {folder} was made from other tables: {columns.REBUILD}")
@@ -237,7 +258,7 @@ def prepare(
         SourceCorruptError: A table was changed or cut short.
         CacheError: The cache cannot be written.
     """
-    folder = (cache or cache_dir()) / _FOLDER
+    folder = _folder(cache)
     columns.require_writable(folder)
     arrays = _arrays(source.read_records(source.find_tables(), progress))
     if progress is not None:
@@ -262,7 +283,7 @@ def verify(cache: Path | None = None) -> Dataset:
     Raises:
         CacheError: It has not been prepared, or is damaged.
     """
-    folder = (cache or cache_dir()) / _FOLDER
+    folder = _folder(cache)
     try:
         dataset = load_dataset(folder.parent)
     except FileNotFoundError as error:

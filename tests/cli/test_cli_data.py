@@ -80,6 +80,30 @@ def test_damaged_cache_is_an_error_that_says_what_to_do(dataset: Dataset, tmp_pa
     assert "Traceback" not in result.stderr
 
 
+def test_a_cache_of_another_format_is_named_and_left_alone(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    for name in (dataset.folder.name, "qm9", "qm9-format1"):
+        (tmp_path / name).mkdir()
+        for path in dataset.folder.iterdir():
+            (tmp_path / name / path.name).symlink_to(path)
+    for name in ("qm9-empty", "models"):
+        (tmp_path / name).mkdir()
+    old = {"format": 1, "tables": {}, "arrays": {}}
+    for name in ("qm9", "qm9-format1"):
+        (tmp_path / name / "manifest.json").unlink()
+        (tmp_path / name / "manifest.json").write_text(json.dumps(old))
+    result = run("info", "--json", "--cache", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    facts = json.loads(result.stdout)
+    assert facts["folder"] == str(tmp_path / dataset.folder.name)
+    others = [str(tmp_path / name) for name in ("qm9", "qm9-format1")]
+    assert [other["folder"] for other in facts["other_caches"]] == others
+    lines = run("info", "--cache", str(tmp_path)).stdout.splitlines()
+    assert [sum(f"{other} (" in line for line in lines) for other in others] == [1, 1]
+    assert json.loads((tmp_path / "qm9" / "manifest.json").read_text()) == old
+
+
 @pytest.mark.parametrize("arguments", [("prepare",), ("prepare", "--force"), ("info",)])
 def test_unwritable_cache_is_an_error_that_says_what_to_do(
     tmp_path: Path, arguments: tuple[str, ...]

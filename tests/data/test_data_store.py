@@ -187,6 +187,10 @@ def test_one_changed_byte_is_found_by_verify(copied: Path) -> None:
         store.verify(copied.parent)
 
 
+def test_a_cache_of_another_format_lies_elsewhere(dataset: Dataset) -> None:
+    assert dataset.folder.name == f"qm9-format{cache.FORMAT}"
+
+
 def test_verify_without_a_cache_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="qm9flow data prepare"):
         store.verify(tmp_path)
