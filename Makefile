@@ -43,10 +43,10 @@ VERSION ?= champion
 pretrained: $(INSTALLED)  ## Make a registered version the one that comes with qm9flow (VERSION=3)
 	rm -rf build/pretrained
 	$(BIN)/qm9flow export $(VERSION) --output build/pretrained/bundle \
-	  --evidence build/pretrained/validation.npz
+	  --evidence build/pretrained/validation.npz --curves build/pretrained/curves.csv
 	mkdir -p qm9flow/pretrained
 	rm -rf qm9flow/pretrained/bundle
-	mv build/pretrained/bundle build/pretrained/validation.npz qm9flow/pretrained/
+	mv build/pretrained/* qm9flow/pretrained/
 	rmdir build/pretrained
 
 # A Python with chemprop and SchNetPack (benchmarks/throughput.py says how); without, they are left out.

@@ -21,10 +21,21 @@ from qm9flow.cli.show import print_json, say
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also write the validation errors that the gate compares, to this .npz file.",
 )
+@click.option(
+    "--curves",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write the metrics of each epoch of its training, to this .csv file.",
+)
 @tracking_option
 @json_option
 def command(
-    version: str, output: Path, evidence: Path | None, tracking_uri: str | None, as_json: bool
+    *,
+    version: str,
+    output: Path,
+    evidence: Path | None,
+    curves: Path | None,
+    tracking_uri: str | None,
+    as_json: bool,
 ) -> None:
     """Write the bundle of VERSION (a number or an alias; the champion by default) to a folder.
 
@@ -34,20 +45,27 @@ def command(
     \b
     Example:
       qm9flow export champion --output champion/
-      qm9flow export 3 --output three/ --evidence three.npz
+      qm9flow export 3 --output three/ --evidence three.npz --curves three.csv
     """
+    from qm9flow.registry.client import connect
     from qm9flow.registry.versions import fetch, fetch_evidence, resolve
+    from qm9flow.tracking.curves import fetch_curves, write_curves
 
     found = resolve(version, tracking_uri)
     folder = fetch(found, output, tracking_uri)
     if evidence is not None:
         fetch_evidence(found, evidence, tracking_uri)
+    if curves is not None:
+        write_curves(fetch_curves(connect(tracking_uri).uri, found.run_id), curves)
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
     if as_json:
         written = {"folder": str(folder), "files": files}
-        evidence_file = None if evidence is None else str(evidence)
-        print_json({"version": found.number, **written, "evidence": evidence_file})
+        beside = {"evidence": evidence, "curves": curves}
+        named = {name: None if path is None else str(path) for name, path in beside.items()}
+        print_json({"version": found.number, **written, **named})
     else:
         say(f"Wrote {found.label} to {folder}: {', '.join(files)}")
         if evidence is not None:
             say(f"Wrote its validation errors to {evidence}")
+        if curves is not None:
+            say(f"Wrote the curves of its training to {curves}")
