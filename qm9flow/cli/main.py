@@ -16,46 +16,50 @@ import qm9flow
 from qm9flow.cli import extras
 from qm9flow.errors import Qm9FlowError
 
-COMMANDS: dict[str, tuple[str, str]] = {
-    "data": ("qm9flow.cli.data", "Prepare and describe QM9."),
-    "train": ("qm9flow.cli.train", "Train one network, or repeat a recorded run."),
-    "study": ("qm9flow.cli.study", "Search for the best network; list, show, resume, delete."),
-    "evaluate": (
-        "qm9flow.cli.evaluate",
-        "Errors of a model on molecules that it never trained on.",
-    ),
-    "report": ("qm9flow.cli.report", "Draw a study's figures again."),
-    "export": ("qm9flow.cli.export", "Write a registered version's bundle and ONNX to a folder."),
-    "promote": ("qm9flow.cli.promote", "Make a version champion, if it passes the gate."),
-    "rollback": ("qm9flow.cli.rollback", "Make the previous champion champion again."),
-    "models": ("qm9flow.cli.models", "List registered versions."),
-    "predict": (
-        "qm9flow.cli.predict",
-        "Predict molecules with the champion, or the pretrained model.",
-    ),
-    "serve": ("qm9flow.cli.serve", "Serve the champion, or the pretrained model, over HTTP."),
+OVERVIEW: dict[str, dict[str, str]] = {
+    "Train": {
+        "data": "Prepare QM9, once, and describe it.",
+        "study": "Search for the best network, train it to the end, register it.",
+        "train": "Train one network, or repeat a recorded training.",
+        "report": "Draw a study's figures again.",
+    },
+    "Judge": {
+        "models": "List registered versions with their aliases and errors.",
+        "evaluate": "Show where a model errs: by target, size, element, molecule.",
+        "promote": "Make a version champion if it passes the gate.",
+        "rollback": "Make the previous champion champion again.",
+    },
+    "Use": {
+        "predict": "Predict molecules: SMILES, XYZ or SDF to values with units.",
+        "serve": "Serve a model over HTTP.",
+        "export": "Write a version to a folder: ONNX graph, weights, card.",
+    },
 }
-"""Each command's module and its line in the overview (so that the overview loads none)."""
+"""Commands by what they are for, each with its line (so that the overview loads none)."""
+COMMANDS = {name: f"qm9flow.cli.{name}" for lines in OVERVIEW.values() for name in lines}
+"""Each command's module."""
 
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of the commands, in the order of a model's life."""
+        """Names of the commands, in the order of the overview."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name, imported now."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name]).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The overview, from the table above instead of from the modules."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+        wide = max(map(len, COMMANDS))  # one column for all sections
+        for title, lines in OVERVIEW.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(wide), line) for name, line in lines.items()])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -14,7 +14,13 @@ from qm9flow.cli.show import print_json, say
 
 @click.group()
 def command() -> None:
-    """Search for the best network; list, show, resume and delete studies."""
+    """Search for the best network; list, show, resume and delete studies.
+
+    \b
+    Example:
+      qm9flow study run --n-trials 12 --train-size 4000 --final-minutes 3
+      qm9flow study list
+    """
 
 
 STUDY_OPTIONS = [
@@ -47,7 +53,7 @@ def study_options(function: Any) -> Any:
     return function
 
 
-@command.command()
+@command.command(short_help="Search, train the best network to the end, register it.")
 @study_options
 @option("--config", click.Path(path_type=Path, dir_okay=False), "TOML or JSON file of options.")
 def run(**options: Any) -> None:
@@ -102,7 +108,7 @@ def show(name: str, storage: str | None, top: int | None, as_json: bool) -> None
     print_json(shown) if as_json else say(study_text(shown))
 
 
-@command.command()
+@command.command(short_help="Go on with a study under its own options.")
 @click.argument("name")
 @option("--n-trials", int, "A new total.  [default: the study's]")
 @option("--storage", str, "Optuna storage URL.  [default: optuna.db under mlruns/]")
@@ -123,7 +129,7 @@ def resume(name: str, storage: str | None, **changes: Any) -> None:
     sys.exit(0 if outcome else INTERRUPTED)
 
 
-@command.command()
+@command.command(short_help="Delete a study with its runs; versions stay.")
 @click.argument("name")
 @option("--storage", str, "Optuna storage URL.  [default: optuna.db under mlruns/]")
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -39,6 +39,19 @@ def test_readme_names_the_command(words: str) -> None:
     assert f"qm9flow {words}" in README.read_text()
 
 
+@pytest.mark.parametrize("words", ["", "study", "data"])
+def test_overviews_give_each_command_a_whole_line(words: str) -> None:
+    """As wide as a terminal usually is; click would break a line or cut it short."""
+    result = CliRunner().invoke(cli, [*words.split(), "--help"], terminal_width=80)
+    group = cli.get_command(click.Context(cli), words) if words else None
+    names = list(group.commands) if isinstance(group, click.Group) else list(COMMANDS)
+    lines = [line for line in result.output.splitlines() if line.split()[:1] != ["qm9flow"]]
+    for name in names:
+        (line,) = [line for line in lines if line.split()[:1] == [name]]
+        assert line.endswith("."), line
+        assert not line.endswith("..."), line
+
+
 def test_every_option_explains_itself() -> None:
     for words, command in commands():
         for parameter in command.params:
