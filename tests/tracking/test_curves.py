@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from qm9flow.errors import TrackingError
 from qm9flow.tracking.curves import fetch_curves, write_curves
 from qm9flow.tracking.stores import Stores
