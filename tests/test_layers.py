@@ -28,6 +28,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
         "qm9flow.elements",
         "qm9flow.units",
         "qm9flow.errors",
+        "qm9flow.cores",
         "qm9flow.locations",
         "qm9flow.files",
     ),

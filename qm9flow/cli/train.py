@@ -24,7 +24,8 @@ from qm9flow.errors import ConfigError
 @option("--split", click.Choice(["seed", "standard"]), "Which molecules are trained on.")
 @option("--seed", int, "Of weights and batches.")
 @option("--device", click.Choice(["auto", "cpu", "cuda"]), "Where to train.")
-@option("--threads", int, "Threads of torch.")
+@option("--threads", int, "Threads of torch, in each process.")
+@option("--processes", int, "Processes that share every step, on a CPU.")
 @click.option("--register", is_flag=True, help="Release and register the network.")
 @seed_option
 def command(

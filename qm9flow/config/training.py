@@ -61,6 +61,8 @@ class TrainConfig:
     """`auto` takes a GPU where there is one."""
     threads: Annotated[int | None, at_least(1)] = None
     """Threads of torch; none leaves torch's own choice."""
+    processes: Annotated[int, between(1, 256)] = 1
+    """Processes that share every step, each with `threads`; more than one only on a CPU."""
     compile: bool = False
     """Compile the network for training: minutes at the start, then steps are about a quarter
     faster. On a CPU it needs a C++ compiler."""

@@ -9,7 +9,6 @@ import ctypes
 import io
 import json
 import logging
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy.typing as npt
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
+from qm9flow.cores import usable_cores
 from qm9flow.errors import ConfigError, InferenceError, ProviderError
 
 logger = logging.getLogger(__name__)
@@ -160,17 +160,11 @@ def _options(threads: int | None) -> onnxruntime.SessionOptions:
         raise ConfigError(f"threads must be at least 1, got {threads}")
     options = onnxruntime.SessionOptions()
     # Not the runtime's own choice: it counts the machine's cores, not those of this container.
-    options.intra_op_num_threads = threads or _usable_cores()
+    options.intra_op_num_threads = threads or usable_cores()
     # Threads that spin while they wait take twice the CPU time, and slow a busy machine down.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = _SEVERITY_ERROR
     return options
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _open(

@@ -25,6 +25,7 @@ import numpy as np
 
 import qm9flow
 from qm9flow import errors
+from qm9flow.cores import usable_cores
 from qm9flow.errors import ConformerError, MoleculeError, MoleculeTimeoutError
 from qm9flow.molecules.molecule import Geometry, Molecule
 
@@ -198,7 +199,7 @@ class MoleculePool:
             timeout_s: Seconds for one molecule.
             max_atoms: Most atoms of a molecule, hydrogens included.
         """
-        self.workers = workers or _usable_cores()
+        self.workers = workers or usable_cores()
         self.timeout_s = timeout_s
         self.max_atoms = max_atoms
         self._all = [_Worker() for _ in range(self.workers)]
@@ -301,12 +302,6 @@ def _gather(
         if progress is not None:
             progress("molecules", done, len(futures))
     return results
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 _shared: dict[int, MoleculePool] = {}

@@ -23,7 +23,7 @@ from qm9flow.training.events import Verdict
 
 FORMAT = 2
 
-_PLACE_ONLY = ("device", "threads", "compile", "checkpoint_every")
+_PLACE_ONLY = ("device", "threads", "processes", "compile", "checkpoint_every")
 """Options that say where and how a training runs, not which one it is."""
 
 _KEY = "training"

@@ -26,7 +26,7 @@ EPOCHS = "epochs.jsonl"
 WEIGHTS = "weights.safetensors"
 RECORD = "trained.json"
 
-MAY_CHANGE = ("device", "threads")
+MAY_CHANGE = ("device", "threads", "processes")
 """Options that a training which goes on may have changed: where it runs."""
 
 
