@@ -198,12 +198,12 @@ def peer_data(
 
 
 def train_step(
-    network: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, weights: Tensor | None
+    network: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, columns: Tensor | None
 ) -> int:
     """One step of PyG's usual loop on the mean absolute error; gives the molecules seen."""
     optimizer.zero_grad()
-    errors = (network(batch) - batch.y).abs()  # (B, T)
-    loss = (errors if weights is None else errors * weights).mean()
+    errors = network(batch) - batch.y  # (B, T)
+    loss = (errors if columns is None else errors @ columns).abs().mean()
     loss.backward()
     optimizer.step()
     return int(batch.num_graphs)
