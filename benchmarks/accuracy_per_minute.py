@@ -29,8 +29,9 @@ threads of torch, the way they offer); glibc told to keep freed memory. What is 
 anybody: reading molecules, making graphs, searching neighbours (done once, kept in memory) and the
 final prediction. Peers of PyG: Adam, cosine, batch 64, mean absolute error with the same weights of
 the targets, and the gap beside them, as our flagship's (`--peer-weighting equal` leaves them out);
-no averaged weights, no clipping, no grouping by size: these are ours. Rate, batch size and weighting
-of PyG's and the loss of chemprop can be changed, so that a doubter can look for better ones.
+no averaged weights, no clipping, no grouping by size: these are ours. Rate, batch size and
+weighting of PyG's and the loss of chemprop can be changed, so that a doubter can look for better
+ones.
 
 chemprop is run by another Python, since it holds rdkit at a version older than ours:
 
