@@ -10,10 +10,10 @@ is forward, mean absolute error, backward, Adam. Outputs and gradients of the fi
 compared before any clock runs; the benchmark ends with an error if they differ. Then all take
 turns, `--repeats` times, and medians count: CPU time of the process on a CPU, which other work on
 the machine hardly touches, wall time on a GPU. Each turn has batches of its own, as a training has:
-nobody profits from shapes seen before. Edge lists lie ready with lengths and Gaussians,
-dense groups make theirs within the step. A third function, `density`, is the flagship as it is
-configured, which neither PyG nor DGL has. The last line is JSON. `docs/backends.md` has figures and
-what follows from them.
+on the same few again and again, whatever is kept for a shape looks better than it is. Edge lists
+lie ready with lengths and Gaussians, dense groups make theirs within the step. A third function,
+`density`, is the flagship as it is configured, which neither PyG nor DGL has. The last line is
+JSON. `docs/backends.md` has figures and what follows from them.
 
 | row | what |
 | --- | --- |
