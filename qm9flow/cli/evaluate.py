@@ -41,7 +41,8 @@ def command(
     Mean absolute errors on its own split and on `standard`'s molecules, beside a linear model of
     the composition, chemical accuracy and the literature; by size and element; the worst
     molecules, drawn; parity plots. A registered version's run in MLflow gets all of it under
-    `evaluation/`, and so does --output: JSON, CSV, Markdown and PNG.
+    `evaluation/`, and so does --output: JSON, CSV, Markdown and PNG. What a study or `train
+    --register` registered has that of its test molecules there already.
 
     \b
     Example:

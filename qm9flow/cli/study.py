@@ -59,7 +59,8 @@ def study_options(function: Any) -> Any:
 def run(**options: Any) -> None:
     """Run a study, train its best network to the end, release and register it.
 
-    Started again under its name, it goes on where it was.
+    Started again under its name, it goes on where it was. The study's run gets the test errors of
+    the registered version, as `qm9flow evaluate` gives them, under `evaluation/`.
 
     \b
     Example:

@@ -100,7 +100,7 @@ def evaluate(
         console.remark(found.remark)
     record, _ = read_bundle(found.bundle)
     dataset = open_dataset(progress=console.progress)
-    subject = _subject(found, record, dataset)
+    subject = subject_of(found, record, dataset)
     indices = getattr(subject.split, part)[:limit]
     predicted = _predict(found.bundle, dataset, indices, console)
     assessment = assess(subject, dataset, part, predicted, targets=targets, n_worst=n_worst)
@@ -112,7 +112,20 @@ def _reference(model: str) -> str:
     return str(locations.callers_path(Path(model))) if os.sep in model else model
 
 
-def _subject(found: FoundModel, record: BundleRecord, dataset: Dataset) -> Subject:
+def subject_of(found: FoundModel, record: BundleRecord, dataset: Dataset) -> Subject:
+    """What is to be evaluated.
+
+    Args:
+        found: The model.
+        record: Of its bundle.
+        dataset: QM9.
+
+    Returns:
+        The subject.
+
+    Raises:
+        BundleError: It was trained on other data, or on a split that is made no more.
+    """
     is_named = found.version is not None or found.alias is not None
     label = found.label if is_named else f"bundle {found.bundle.name}"
     split = _split(record, dataset, label)
@@ -204,12 +217,25 @@ def _runs(found: FoundModel) -> list[str]:
     return [run_id for run_id in dict.fromkeys([*made, project]) if run_id]
 
 
-def _log(assessment: Assessment, run_id: str, folder: Path) -> None:
+def place_in_run(assessment: Assessment) -> str:
+    """Where an assessment is kept in a run.
+
+    Args:
+        assessment: What was found.
+
+    Returns:
+        A folder's path inside the run, e.g. `evaluation/version_3/test`.
+    """
     subject = assessment.subject
     of = subject.alias or "bundle"
     if subject.version is not None:
         of = f"version_{subject.version}"
-    there, metrics = f"{FOLDER}/{of}/{assessment.part}", assessment.metrics()
-    if assessment.is_limited:  # a quick look must not replace the whole
-        there, metrics = f"{there}_first_{len(assessment.indices)}", {}
-    add_to_run(connect(resolve_stores()), run_id, folder, there, metrics)
+    # A quick look must not replace the whole.
+    first = f"_first_{len(assessment.indices)}" if assessment.is_limited else ""
+    return f"{FOLDER}/{of}/{assessment.part}{first}"
+
+
+def _log(assessment: Assessment, run_id: str, folder: Path) -> None:
+    metrics = {} if assessment.is_limited else assessment.metrics()
+    client = connect(resolve_stores())
+    add_to_run(client, run_id, folder, place_in_run(assessment), metrics)

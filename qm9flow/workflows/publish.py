@@ -9,14 +9,17 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.torch import load
 
-from qm9flow.data.splits import Split, make_split
+from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset
+from qm9flow.evaluation.assessment import Assessment, assess
+from qm9flow.evaluation.assessment_files import write_assessment
 from qm9flow.evaluation.baseline import linear_baseline
 from qm9flow.evaluation.tables import ErrorTable, error_table
 from qm9flow.nn.catalog import build
 from qm9flow.nn.contract import PropertyModel
 from qm9flow.properties import LEARNED, TARGETS
 from qm9flow.registry.aliases import CHAMPION, Promotion, judged_before, promote
+from qm9flow.registry.find import FoundModel
 from qm9flow.registry.versions import Version, register, resolve
 from qm9flow.release.bundle import read_bundle, write_bundle
 from qm9flow.release.record import BundleRecord
@@ -26,6 +29,7 @@ from qm9flow.training.device import pick_device
 from qm9flow.training.metrics import all_targets, learned_scale, training_codec, training_sample
 from qm9flow.training.predict import predict
 from qm9flow.workflows.console import Console, Stopped
+from qm9flow.workflows.evaluate import FOLDER, place_in_run, subject_of
 from qm9flow.workflows.pretrained import seed_registry
 from qm9flow.workflows.trained import Trained
 from qm9flow.workflows.version_tags import version_tags
@@ -47,6 +51,8 @@ class Published:
         test: Errors on `standard`'s test molecules.
         bundle: The bundle's folder.
         pretrained: The version of the model that comes with qm9flow, None if it was left out.
+        evaluation: The test errors by size, element and molecule, beside the literature and in
+            pictures: a folder as `qm9flow evaluate` writes it; None if it could not be written.
     """
 
     version: Version
@@ -55,6 +61,7 @@ class Published:
     test: ErrorTable
     bundle: Path
     pretrained: Version | None = None
+    evaluation: Path | None = None
 
     @property
     def alias(self) -> str:
@@ -156,24 +163,16 @@ def publish(
     """
     if console.stop():
         raise Stopped
-    split = make_split("standard", len(dataset), trained.train.split_seed)
-    model = load_network(trained, dataset)
     console.say("measuring validation and test errors, exporting to ONNX")
-    predicted = predict_all(model, dataset, split.validation)
-    truth = dataset.truth()[split.validation]
-    columns = [TARGETS.index(name) for name in LEARNED]
-    errors = np.abs(predicted - truth)[:, columns]
-    baseline = linear_baseline(dataset, split, split.validation)
-    validation = error_table(predicted, truth, baseline)
-    test = _test_table(model, dataset, split)
-    record = _bundled(trained, dataset, folder / BUNDLE, validation, test)
+    measured = _measure(trained, dataset)
+    record = _bundled(trained, dataset, folder / BUNDLE, measured)
     if console.stop():
         raise Stopped
     pretrained = seed_registry(tracking_uri, run_id, console) if seed_pretrained else None
     version = register(
         folder / BUNDLE,
         run_id,
-        validation_errors=errors,
+        validation_errors=measured.validation_errors,
         scale=learned_scale(dataset, training_sample(trained.train, dataset).train),
         # The weights tell two networks of one name apart, after a deleted study for instance.
         tags=version_tags(record, f"{release_id}/{_digest(trained.weights)}"),
@@ -183,7 +182,19 @@ def publish(
     promotion = judged_before(version) or promote(version, tracking_uri=tracking_uri)
     if pretrained is not None:
         pretrained = resolve(pretrained.number, tracking_uri)  # its alias may have changed
-    return Published(promotion.version, promotion, validation, test, folder / BUNDLE, pretrained)
+    alias = next(iter(promotion.version.aliases), None)
+    found = FoundModel(folder / BUNDLE, promotion.version.number, alias)
+    subject = subject_of(found, record, dataset)
+    assessment = assess(subject, dataset, "test", measured.test_predictions)
+    return Published(
+        promotion.version,
+        promotion,
+        measured.validation,
+        measured.test,
+        folder / BUNDLE,
+        pretrained,
+        _written(assessment, dataset, folder, console),
+    )
 
 
 def _digest(weights: bytes) -> str:
@@ -200,6 +211,8 @@ def put_on_record(published: Published, tracker: StudyTracker) -> None:
     tracker.log_metrics(published.metrics)
     tracker.set_tags({"model_version": published.version.number, "alias": published.alias})
     tracker.log_table(published.test.rows_as_dicts(), "test_errors")
+    if published.evaluation is not None:
+        tracker.log_artifact(published.evaluation, f"{FOLDER}/{published.evaluation.parent.name}")
 
 
 def load_network(trained: Trained, dataset: Dataset) -> PropertyModel:
@@ -234,16 +247,62 @@ def predict_all(model: PropertyModel, dataset: Dataset, indices: Indices) -> Flo
     return all_targets(model.targets, values, counts, dataset.rotational_ghz[indices])
 
 
-def _test_table(model: PropertyModel, dataset: Dataset, split: Split) -> ErrorTable:
-    """Test errors are reported, and used for nothing."""
-    predicted = predict_all(model, dataset, split.test)
-    baseline = linear_baseline(dataset, split, split.test)
-    return error_table(predicted, dataset.truth()[split.test], baseline)
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """What a network predicts of molecules that it never trained on.
+
+    Attributes:
+        validation: Errors on `standard`'s validation molecules.
+        validation_errors: (n_molecules, 10), of the learned targets.
+        test: Errors on `standard`'s test molecules: reported, and used for nothing.
+        test_predictions: (n, 19), of the test molecules of the network's own split.
+    """
+
+    validation: ErrorTable
+    validation_errors: Floats
+    test: ErrorTable
+    test_predictions: Floats
 
 
-def _bundled(
-    trained: Trained, dataset: Dataset, folder: Path, validation: ErrorTable, test: ErrorTable
-) -> BundleRecord:
+def _measure(trained: Trained, dataset: Dataset) -> _Measured:
+    train, truth = trained.train, dataset.truth()
+    own = make_split(train.split, len(dataset), train.split_seed)
+    standard = make_split("standard", len(dataset), train.split_seed)
+    model = load_network(trained, dataset)
+    predicted = predict_all(model, dataset, standard.validation)
+    columns = [TARGETS.index(name) for name in LEARNED]
+    of_test = predict_all(model, dataset, own.test)  # once: `standard`'s are among them
+    shared = np.isin(own.test, standard.test)
+
+    def table(values: Floats, indices: Indices) -> ErrorTable:
+        return error_table(values, truth[indices], linear_baseline(dataset, standard, indices))
+
+    return _Measured(
+        validation=table(predicted, standard.validation),
+        validation_errors=np.abs(predicted - truth[standard.validation])[:, columns],
+        test=table(of_test[shared], own.test[shared]),
+        test_predictions=of_test,
+    )
+
+
+def _written(
+    assessment: Assessment, dataset: Dataset, folder: Path, console: Console
+) -> Path | None:
+    """The version is registered already: what cannot be drawn of it must not fail the work."""
+    if not np.isfinite(assessment.predicted).all():
+        console.say("no evaluation: the network gives no finite values for some test molecules")
+        return None
+    place = place_in_run(assessment)
+    console.say(f"drawing test errors by size, element and molecule, for {place} in the run")
+    try:
+        write_assessment(assessment, dataset, folder / place)
+    except OSError as error:
+        console.say(f"no evaluation: cannot write to {folder / place}: {error.strerror}")
+        return None
+    return folder / place
+
+
+def _bundled(trained: Trained, dataset: Dataset, folder: Path, measured: _Measured) -> BundleRecord:
     for left in folder.parent.glob(f".{folder.name}.*"):  # by a kill while one was made
         shutil.rmtree(left, ignore_errors=True)
     if folder.exists():  # bundles appear complete or not at all
@@ -257,8 +316,8 @@ def _bundled(
         split_name=split.name,
         split_seed=split.seed,
         split_digest=split.digest,
-        validation_mae={row.target: row.mae for row in validation.rows},
-        test_mae={row.target: row.mae for row in test.rows},
+        validation_mae={row.target: row.mae for row in measured.validation.rows},
+        test_mae={row.target: row.mae for row in measured.test.rows},
         metrics=trained.best_metrics,
         verdict=trained.verdict,
         git_commit=provenance.git_commit(),

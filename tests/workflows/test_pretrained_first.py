@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import served
 import shipping
@@ -12,12 +13,14 @@ from mlflow.entities import Run
 from registering import Registry, open_registry
 
 from qm9flow.config import MPNNConfig, StudyConfig, TrainConfig
+from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset
+from qm9flow.nn.contract import PropertyModel
 from qm9flow.registry.aliases import promote, rollback
 from qm9flow.registry.versions import REQUIRED_TAGS, list_versions, resolve, verify
 from qm9flow.workflows.console import Console
 from qm9flow.workflows.pretrained import seed_registry
-from qm9flow.workflows.publish import Published
+from qm9flow.workflows.publish import Published, predict_all
 from qm9flow.workflows.single import config_of_run, run_training
 from qm9flow.workflows.study import run_study
 
@@ -244,6 +247,44 @@ def test_a_training_may_leave_it_out(
 
 
 @pytest.mark.slow
+def test_a_training_has_its_evaluation_and_predicts_test_molecules_once(
+    stores_in: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predicted: list[np.ndarray] = []
+
+    def counting(model: PropertyModel, dataset: Dataset, indices: np.ndarray) -> np.ndarray:
+        predicted.append(indices)
+        return predict_all(model, dataset, indices)
+
+    monkeypatch.setattr("qm9flow.workflows.publish.predict_all", counting)
+    mine = trained([], seed_pretrained=False)
+    test = make_split(TINY.split, len(dataset)).test
+    times = np.bincount(np.concatenate(predicted), minlength=len(dataset))
+    assert (times[test] == 1).all()
+    client = MlflowClient(f"sqlite:///{stores_in}/mlflow.db")
+    listed = client.list_artifacts(mine.version.run_id, "evaluation/version_1/test")
+    files = {Path(item.path).name for item in listed}
+    assert {"evaluation.json", "groups.csv", "worst.png", "parity.png", "literature.csv"} <= files
+
+
+@pytest.mark.slow
+def test_what_cannot_be_drawn_does_not_undo_the_registration(
+    stores_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("qm9flow.workflows.publish.write_assessment", full)
+    lines: list[str] = []
+    mine = trained(lines, seed_pretrained=False)
+    assert (mine.version.number, mine.evaluation) == (1, None)
+    assert any(
+        line.startswith("no evaluation: cannot write") and line.endswith("No space left on device")
+        for line in lines
+    )
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("is_seeded", [True, False])
 def test_a_study_meets_it_unless_told_otherwise(
     stores_in: Path,
@@ -275,7 +316,6 @@ def test_a_study_meets_it_unless_told_otherwise(
 def test_the_table_shows_its_test_errors(
     registry: Registry, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qm9flow.data.splits import make_split
     from qm9flow.evaluation.baseline import linear_baseline
     from qm9flow.evaluation.tables import error_table
 

@@ -26,6 +26,19 @@ SMALL = {
     "final_minutes": "0.1",
     "seed_pretrained": "false",
 }
+EVALUATION = {
+    "evaluation.json",
+    "evaluation.md",
+    "targets.csv",
+    "literature.csv",
+    "groups.csv",
+    "worst.csv",
+    "molecules.csv",
+    "parity.png",
+    "residuals.png",
+    "groups.png",
+    "worst.png",
+}
 
 
 def command(**parameters: str) -> list[str]:
@@ -99,6 +112,26 @@ def test_the_parent_shows_the_study(finished: Path) -> None:
     assert parent.data.params["cfg.n_trials"] == "3"
     assert np.isfinite(parent.data.metrics["final/test/u0/mae"])
     assert {item.dataset.name for item in parent.inputs.dataset_inputs} == {"QM9"}
+
+
+def test_the_versions_evaluation_lies_with_the_study(finished: Path) -> None:
+    parent = runs_of(finished)[0][0]
+    client = MlflowClient(f"sqlite:///{finished / 'mlflow.db'}")
+    place = "evaluation/version_1/test"
+    listed = client.list_artifacts(parent.info.run_id, place)
+    assert {Path(item.path).name for item in listed} == EVALUATION
+    path = client.download_artifacts(parent.info.run_id, f"{place}/evaluation.json")
+    found = json.loads(Path(path).read_text())
+    assert (found["model"]["version"], found["model"]["alias"]) == (1, "champion")
+    assert (found["own"]["split"], found["own"]["molecules"]) == ("seed", 19_625)
+    recorded = parent.data.metrics
+    for target, row in found["standard"]["targets"].items():
+        assert row["mae"] == pytest.approx(recorded[f"final/test/{target}/mae"])
+    assert {"schnet", "painn"} <= {item["name"].lower() for item in found["literature"]["networks"]}
+    assert {group["name"] for group in found["groups"]["element"]} == {
+        f"with {symbol}" for symbol in "HCNOF"
+    }
+    assert len(found["worst"]["gap"]) == 5
 
 
 def test_stores_lie_in_the_callers_folder(finished: Path) -> None:
