@@ -12,9 +12,11 @@ from qm9flow.properties import LEARNED, TARGETS
 from qm9flow.registry import pretrained
 from qm9flow.registry.gate import PARITY_LIMIT
 from qm9flow.release.bundle import read_bundle
+from qm9flow.release.record import BundleRecord
 from qm9flow.workflows.version_tags import version_tags
 
 LARGEST_MB = 20
+EARLIER = ("config.json", "curves.csv")
 
 
 def test_it_is_whole_and_passes_what_the_gate_asks_of_one_alone(dataset: Dataset) -> None:
@@ -49,7 +51,22 @@ def test_it_is_small_enough_for_a_package() -> None:
     named = {path.relative_to(pretrained.FOLDER).as_posix() for path in files}
     whole = {"card.md", "config.json", "model.onnx", "weights.safetensors"}
     beside = {"validation.npz", "curves.csv"}
-    assert named == {*beside, *(f"bundle/{name}" for name in whole)}
+    earlier = {f"earlier/{n}/{name}" for n in range(1, _earlier() + 1) for name in EARLIER}
+    assert named == {*beside, *earlier, *(f"bundle/{name}" for name in whole)}
+
+
+def test_the_trainings_that_it_went_on_from_are_kept() -> None:
+    """From fresh weights to this bundle, each names the weights of the one before."""
+    folders = [pretrained.FOLDER / "earlier" / str(n) for n in range(1, _earlier() + 1)]
+    weights = None
+    for folder in [*folders, pretrained.FOLDER / "bundle"]:
+        record = BundleRecord.from_json((folder / "config.json").read_text(), str(folder))
+        assert record.train.start == weights
+        weights = record.files["weights.safetensors"]
+
+
+def _earlier() -> int:
+    return len(list((pretrained.FOLDER / "earlier").glob("*")))
 
 
 def test_its_curves_end_at_its_errors() -> None:
