@@ -26,7 +26,7 @@ from qm9flow.errors import ConfigError
 @option("--device", click.Choice(["auto", "cpu", "cuda"]), "Where to train.")
 @option("--threads", int, "Threads of torch, in each process.")
 @option("--processes", int, "Processes that share every step, on a CPU.")
-@click.option("--register", is_flag=True, help="Release and register the network.")
+@click.option("--register", is_flag=True, help="Release, evaluate and register the network.")
 @seed_option
 def command(
     *,
