@@ -31,6 +31,9 @@ DIPOLE_UNIT = 1.7
 """One e bohr in standard deviations of QM9's dipole moments."""
 EXTENT_UNIT = 0.22
 """One bohr^2 in standard deviations of what the nuclear extent and composition leave of r2."""
+INITIAL_MOMENTS = 0.1
+"""Initial size of charges and dipoles, beside that of other outputs. Times places they would be far
+larger, and their gradients would drown all others' for hundreds of steps."""
 SHORTEST = 1e-3
 """Dipoles, in standard deviations, below which their length bends to zero: its slope there."""
 FAR = -1e9
@@ -67,6 +70,11 @@ class MolecularReadout(nn.Module):
         self.last = nn.Linear(width if layers > 1 else hidden, sum(self.sizes))
         nn.init.zeros_(self.last.bias)
         self.dipoles = nn.Linear(vectors, len(self.moments), bias=False) if vectors else None
+        with torch.no_grad():
+            _, _, _, charges, _ = self.last.weight.split(self.sizes)
+            charges *= INITIAL_MOMENTS
+            if self.dipoles is not None:
+                self.dipoles.weight *= INITIAL_MOMENTS
 
     def forward(
         self, numbers: Tensor, positions: Tensor, hidden: Tensor, vectors: Tensor | None = None
