@@ -20,12 +20,13 @@ from qm9flow.config.plain import from_dict, load_file, model_from_dict, to_dict
 from qm9flow.config.recipes import DEFAULT_RECIPE, RECIPES, train_from_dict
 from qm9flow.config.serving import SERVE_ENVIRONMENT, ServeConfig
 from qm9flow.config.study import StudyConfig
-from qm9flow.config.training import TrainConfig
+from qm9flow.config.training import PLACE_ONLY, TrainConfig
 
 __all__ = [
     "DEFAULT_RECIPE",
     "MAX_NAME",
     "MODEL_CONFIGS",
+    "PLACE_ONLY",
     "RECIPES",
     "SERVE_ENVIRONMENT",
     "DensityConfig",

@@ -8,6 +8,10 @@ from qm9flow.config.limits import above, at_least, between, check_limits, requir
 from qm9flow.config.networks import ModelConfig, MPNNConfig
 from qm9flow.properties import TargetSet
 
+PLACE_ONLY = ("device", "threads", "processes", "compile", "checkpoint_every")
+"""Options of a training that say where and how it runs, not which one it is: they may change from
+start to start."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -80,4 +84,9 @@ class TrainConfig:
         require(
             self.weighting == "equal" or self.targets == "learned",
             "weighting can only be balanced for the learned targets",
+        )
+        require(
+            self.processes <= self.batch_size,
+            f"processes must be at most batch_size: {self.processes} cannot share a step of "
+            f"{self.batch_size}",
         )

@@ -17,14 +17,11 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from qm9flow.config import TrainConfig, to_dict
+from qm9flow.config import PLACE_ONLY, TrainConfig, to_dict
 from qm9flow.errors import CheckpointError
 from qm9flow.training.events import Verdict
 
 FORMAT = 2
-
-_PLACE_ONLY = ("device", "threads", "processes", "compile", "checkpoint_every")
-"""Options that say where and how a training runs, not which one it is."""
 
 _KEY = "training"
 
@@ -127,7 +124,7 @@ def config_digest(config: TrainConfig, data_digest: str) -> str:
     Returns:
         SHA-256, hexadecimal.
     """
-    values = {key: value for key, value in to_dict(config).items() if key not in _PLACE_ONLY}
+    values = {key: value for key, value in to_dict(config).items() if key not in PLACE_ONLY}
     text = json.dumps({"config": values, "data": data_digest}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -13,6 +13,7 @@ from qm9flow.training.events import CheckpointReady, Event, Failed
 from qm9flow.training.processes import Beginning, members_of, threads_each
 from qm9flow.training.session import DivergedError, Session
 from qm9flow.training.start import starting_weights
+from qm9flow.training.team import MemberLostError
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,8 @@ def _failure(error: Exception, session: Session | None) -> Failed:
     if isinstance(error, DivergedError):
         gradients = None if session is None else session.monitor.summarise()
         return Failed(error.reason, str(error), gradients)
+    if isinstance(error, MemberLostError):
+        return Failed("crash", f"{error}; the last checkpoint is whole")
     if isinstance(error, Qm9FlowError):
         return Failed("impossible", str(error))
     where = "before the first epoch" if session is None else f"in epoch {session.progress.epoch}"

@@ -3,9 +3,11 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch.distributed as dist
@@ -13,15 +15,17 @@ import torch.distributed as dist
 from qm9flow.config import TrainConfig
 from qm9flow.cores import usable_cores
 from qm9flow.data.store import Dataset, load_dataset
-from qm9flow.errors import ConfigError
+from qm9flow.errors import ConfigError, Qm9FlowError
 from qm9flow.training.allocator import keep_freed_memory
 from qm9flow.training.checkpoint import unpack
 from qm9flow.training.device import pick_device, thread_count
 from qm9flow.training.session import Session
 from qm9flow.training.start import starting_weights
-from qm9flow.training.team import ALONE, Members, Team
+from qm9flow.training.team import ALONE, MemberLostError, Members, Team
 
 _HOST = "127.0.0.1"
+_READY = "ready/"
+_LOOK_SECONDS = 0.05
 _END_SECONDS = 5.0
 
 
@@ -88,6 +92,7 @@ def members_of(beginning: Beginning) -> Iterator[Members]:
 
     Raises:
         ConfigError: The training runs on a GPU, or this process leads another one already.
+        MemberLostError: One of them ended before it took part.
     """
     config = beginning.config
     if config.processes == 1:
@@ -107,8 +112,10 @@ def members_of(beginning: Beginning) -> Iterator[Members]:
         for rank in range(1, config.processes)
     ]
     try:
-        for process in others:
-            process.start()
+        with _deaf_to_ctrl_c():
+            for process in others:
+                process.start()
+        _wait_for(others, store)
         yield Team(store, 0, config.processes)
     finally:
         for process in others:  # they keep nothing that could be lost
@@ -119,17 +126,39 @@ def members_of(beginning: Beginning) -> Iterator[Members]:
             dist.destroy_process_group()
 
 
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes that are started in the block never see Ctrl-C, which reaches all: one decides."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _wait_for(others: Sequence[BaseProcess], store: dist.Store) -> None:
+    """Wait until all are about to join; joining itself could not be interrupted."""
+    while not store.check([f"{_READY}{rank}" for rank in range(1, len(others) + 1)]):
+        for process in others:
+            if process.exitcode is not None:
+                raise MemberLostError(
+                    f"a process of the training ended before it took part (exit code "
+                    f"{process.exitcode})"
+                )
+        time.sleep(_LOOK_SECONDS)
+
+
 def _take_part(beginning: Beginning, port: int, rank: int) -> None:
     """The life of a process that does not lead. It is killed, or ends when the leader is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too; the leader decides
     keep_freed_memory()
     config = beginning.config
-    store = dist.TCPStore(_HOST, port, config.processes, is_master=False)
     try:
+        store = dist.TCPStore(_HOST, port, config.processes, is_master=False)
+        store.set(f"{_READY}{rank}", "")
         team = Team(store, rank, config.processes)
         with thread_count(threads_each(config)):
             session = beginning.session(load_dataset(beginning.cache), team)
             while True:
                 session.train_epoch()
-    except RuntimeError:  # the leader says why: it sees the same, or is gone
+    except (Qm9FlowError, RuntimeError):  # the leader says why: it sees the same, or is gone
         os._exit(1)

@@ -7,6 +7,8 @@ and end with it. On a CPU two processes do nearly twice the work of one, where t
 operations of this size gain a third.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Protocol
 
@@ -14,9 +16,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from qm9flow.errors import TrainingError
+
 PATIENCE = timedelta(days=7)
-"""How long members wait for each other: the leader may rest between two epochs. That one died is
-noticed at once, by its closed connection."""
+"""How long members that have joined wait for each other: the leader may rest between two epochs.
+That one died is noticed at once, by its closed connection."""
+
+
+class MemberLostError(TrainingError):
+    """A process that takes part in a training has died."""
 
 
 class Members(Protocol):
@@ -90,22 +98,37 @@ class Team:
         self._sums = torch.empty(0)
 
     def agree(self, rate: float, *, is_last: bool) -> tuple[float, bool]:
-        """The leader's decision, told to all."""
+        """The leader's decision, told to all; raises as `begin`."""
         decision = torch.tensor([rate, float(is_last)], dtype=torch.float64)
-        dist.broadcast(decision, src=0)
+        with _told_if_one_died():
+            dist.broadcast(decision, src=0)
         rate, last = decision.tolist()
         return rate, bool(last)
 
     def add_up(self, gradient: Tensor, mean: Tensor) -> Tensor:
-        """The sum over all members, in one message."""
+        """The sum over all members, in one message; raises as `begin`."""
         n = len(gradient)
         if len(self._sums) != n + 1:
             self._sums = torch.empty(n + 1)
         self._sums[:n], self._sums[n] = gradient, mean
-        dist.all_reduce(self._sums)
+        with _told_if_one_died():
+            dist.all_reduce(self._sums)
         gradient.copy_(self._sums[:n])
         return self._sums[n].clone()
 
     def begin(self) -> None:
-        """Wait for each other."""
-        dist.barrier()
+        """Wait for each other.
+
+        Raises:
+            MemberLostError: One has died.
+        """
+        with _told_if_one_died():
+            dist.barrier()
+
+
+@contextmanager
+def _told_if_one_died() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise MemberLostError("a process that took part in the training has ended") from error

@@ -23,7 +23,7 @@ from qm9flow.workflows.console import Console, Stopped
 from qm9flow.workflows.journal import log_file, logged, on_record
 from qm9flow.workflows.publish import Published, publish, put_on_record
 from qm9flow.workflows.start import Start
-from qm9flow.workflows.trained import EPOCHS, WEIGHTS, Trained, claim, train_to_end
+from qm9flow.workflows.trained import EPOCHS, RECORD, WEIGHTS, Trained, claim, train_to_end
 
 LOG = "train.log"
 
@@ -67,17 +67,23 @@ def config_of_run(run_id: str) -> tuple[TrainConfig, Repeated]:
     return config.from_dict(TrainConfig, values), Repeated(run_id, best)
 
 
-def training_name(train: TrainConfig) -> str:
-    """A name for a training that was given none: the same configuration has the same name.
+def training_name(train: TrainConfig, repeats: Repeated | None = None) -> str:
+    """A name for a training that was given none: the same training has the same name.
 
     Args:
         train: Its configuration.
+        repeats: The run that it repeats, whose own name it must not take.
 
     Returns:
-        Architecture and digest of the configuration.
+        Architecture and digest of the configuration, without what may change from start to start.
     """
-    text = json.dumps(config.to_dict(train), sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    options = config.to_dict(train)
+    values: dict[str, Any] = {
+        key: value for key, value in options.items() if key not in config.PLACE_ONLY
+    }
+    if repeats is not None:
+        values["repeats"] = repeats.run_id
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
     return f"train-{train.model.architecture}-{digest}"
 
 
@@ -116,7 +122,7 @@ def run_training(
         start.check(dataset)
     pick_device(train.device)
     training_sample(train, dataset)
-    name = name or training_name(train)
+    name = name or training_name(train, repeats)
     config.check_name("name", name)
     state = training_place(stores, name).state
     with FileLock(f"training {name!r}", state / "lock"), log_file(state / LOG):
@@ -125,6 +131,7 @@ def run_training(
         options = config.to_dict(train)
         tracker = StudyTracker.open(stores, name, options, kind="training")
         status: Any = "FAILED"
+        console.say(_plan(name, train, dataset, start, had_ended=(state / RECORD).exists()))
         try:
             _describe(train, dataset, tracker, repeats, start)
             training = tracker.open_training(options, state / EPOCHS, name=name)
@@ -139,6 +146,11 @@ def run_training(
                 )
             tracker.log_artifact(state / WEIGHTS, "model")
             _compare(trained, repeats, console)
+            if not is_to_be_registered:
+                console.say(
+                    f"weights: {state / WEIGHTS}; --register makes them a version that can be "
+                    "served, the same command with it does so now"
+                )
             published = None
             if is_to_be_registered:
                 published = publish(
@@ -162,6 +174,28 @@ def run_training(
         finally:
             tracker.log_artifact(state / LOG)
             tracker.finish(status)
+
+
+def _plan(
+    name: str, train: TrainConfig, dataset: Dataset, start: Start | None, *, had_ended: bool
+) -> str:
+    """What is about to be done, in words."""
+    if had_ended:
+        return f"training {name} had ended before: nothing is trained; another --name trains anew"
+    sample = training_sample(train, dataset)
+    limits = [f"{train.max_epochs} epochs"]
+    if train.max_minutes is not None:
+        limits.append(f"{train.max_minutes:g} min")
+    lines = [
+        f"training {name}: {train.model.architecture}, {len(sample.train):,} molecules of split "
+        f"{train.split}, {len(sample.validation):,} for validation, "
+        f"at most {' or '.join(limits)}"
+    ]
+    if start is not None:
+        before = start.record.metrics.get("val/score")
+        score = "" if before is None else f", whose best validation score was {before:.4f}"
+        lines.append(f"  starts from the weights of {start.label}{score}")
+    return "\n".join(lines)
 
 
 def _describe(
@@ -188,7 +222,10 @@ def _describe(
 def _compare(trained: Trained, repeats: Repeated | None, console: Console) -> None:
     """Say what came out, beside what the repeated run had recorded."""
     now = trained.best_metrics
-    console.say(f"best epoch {trained.best_epoch}: validation score {now['val/score']:.6f}")
+    console.say(
+        f"best epoch {trained.best_epoch}: validation score {now['val/score']:.6f} "
+        f"on {trained.train.val_size or 'all'} validation molecules"
+    )
     if repeats is None:
         return
     before = repeats.best_metrics.get("val/score")

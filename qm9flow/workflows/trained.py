@@ -26,9 +26,6 @@ EPOCHS = "epochs.jsonl"
 WEIGHTS = "weights.safetensors"
 RECORD = "trained.json"
 
-MAY_CHANGE = ("device", "threads", "processes")
-"""Options that a training which goes on may have changed: where it runs."""
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -99,7 +96,7 @@ def claim(folder: Path, train: TrainConfig) -> None:
     differing = sorted(
         name
         for name in {**mine, **theirs}
-        if name not in MAY_CHANGE and mine.get(name) != theirs.get(name)
+        if name not in config.PLACE_ONLY and mine.get(name) != theirs.get(name)
     )
     if differing:
         named = "; ".join(

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from itertools import chain
@@ -83,7 +84,43 @@ def test_a_killed_member_is_a_crash_that_is_told(two: TrainConfig, dataset: Data
             break
     assert isinstance(event, Failed)
     assert event.reason == "crash"
+    assert event.message.startswith("a process that took part in the training has ended")
     assert multiprocessing.active_children() == []
+
+
+def test_a_member_that_never_joins_is_a_crash_that_is_told(
+    two: TrainConfig, dataset: Dataset
+) -> None:
+    """It is killed while it still imports torch."""
+
+    def kill_the_first() -> None:
+        while not (children := multiprocessing.active_children()):
+            time.sleep(0.01)
+        children[0].kill()
+
+    killer = threading.Thread(target=kill_the_first)
+    killer.start()
+    (event,) = fit(two, dataset)
+    killer.join()
+    assert isinstance(event, Failed)
+    assert event.reason == "crash"
+    assert "ended before it took part (exit code -9)" in event.message
+    assert multiprocessing.active_children() == []
+
+
+def test_members_never_hear_ctrl_c(two: TrainConfig, dataset: Dataset) -> None:
+    stream = fit(two, dataset)
+    next(stream)
+    (member,) = multiprocessing.active_children()
+    assert member.pid is not None
+    os.kill(member.pid, signal.SIGINT)
+    *_, end = stream
+    assert isinstance(end, Finished)
+
+
+def test_a_step_has_a_molecule_for_each_process(tiny: TrainConfig) -> None:
+    with pytest.raises(ConfigError, match="processes must be at most batch_size"):
+        replace(tiny, processes=3, batch_size=2)
 
 
 def test_two_teams_in_one_process_are_refused(two: TrainConfig, dataset: Dataset) -> None:

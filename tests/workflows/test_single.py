@@ -19,7 +19,7 @@ from qm9flow.tracking.places import training_place
 from qm9flow.tracking.stores import resolve_stores
 from qm9flow.tuning.locks import FileLock
 from qm9flow.workflows.console import Console
-from qm9flow.workflows.single import config_of_run, run_training
+from qm9flow.workflows.single import Repeated, config_of_run, run_training, training_name
 from qm9flow.workflows.start import find_start
 from qm9flow.workflows.study import run_study
 
@@ -156,6 +156,21 @@ def test_a_training_starts_from_a_model(here: Path) -> None:
     with pytest.raises(ConfigError, match="name the model that has them"):
         run_training(repeated, QUIET, name="again")
     assert run_training(repeated, QUIET, name="again", start=start) is not None
+    repeats = Repeated(run.info.run_id, {})
+    assert training_name(repeated, repeats) != training_name(repeated)
+    elsewhere = replace(repeated, threads=7, processes=2, compile=True)
+    assert training_name(elsewhere) == training_name(repeated)
+
+
+def test_a_training_that_had_ended_says_so(here: Path) -> None:
+    said: list[str] = []
+    for _ in range(2):
+        assert run_training(TINY, Console(say=said.append), name="mine") is not None
+    plans = [line for line in said if line.startswith("training mine")]
+    assert plans[0].startswith("training mine: mpnn, 64 molecules of split seed, 32 for validation")
+    assert plans[1] == (
+        "training mine had ended before: nothing is trained; another --name trains anew"
+    )
 
 
 @pytest.mark.parametrize(
