@@ -52,11 +52,13 @@ def command(
     from qm9flow.tracking.curves import fetch_curves, write_curves
 
     found = resolve(version, tracking_uri)
+    # Before anything is written: a run that people made may hold no training.
+    epochs = fetch_curves(connect(tracking_uri).uri, found.run_id) if curves else None
     folder = fetch(found, output, tracking_uri)
     if evidence is not None:
         fetch_evidence(found, evidence, tracking_uri)
-    if curves is not None:
-        write_curves(fetch_curves(connect(tracking_uri).uri, found.run_id), curves)
+    if epochs is not None and curves is not None:
+        write_curves(epochs, curves)
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
     if as_json:
         written = {"folder": str(folder), "files": files}

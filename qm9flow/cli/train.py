@@ -16,7 +16,11 @@ from qm9flow.errors import ConfigError
 @option("--config", click.Path(path_type=Path, dir_okay=False), "TOML or JSON file of options.")
 @option("--recipe", click.Choice(list(config.RECIPES)), "To start from.  [default: flagship]")
 @option("--from-run", str, "Repeat the trial or training of that MLflow run.")
-@option("--start-from", str, "Go on from that model's weights: alias, version, bundle, pretrained.")
+@click.option(  # where an empty name, of an unset variable, must not mean fresh weights
+    "--start-from",
+    type=str,
+    help="Go on from that model's weights: alias, version, bundle, pretrained.",
+)
 @option("--name", str, "Of the training; one that was stopped goes on.")
 @option("--minutes", float, "Training time, at most.")
 @option("--epochs", int, "Epochs, at most.")
@@ -56,6 +60,8 @@ def command(
     changes = given | {"max_minutes": minutes, "max_epochs": epochs}
     if from_run and (path or recipe):
         raise ConfigError("a run has its own options: leave --config and --recipe out")
+    if start_from is not None and not start_from.strip():
+        raise ConfigError("--start-from is empty: name a model, or leave it out")
     start = find_start(start_from) if start_from else None
     if from_run:
         recorded, repeats = config_of_run(from_run)

@@ -3,10 +3,11 @@
 Around each atom the neighbours' hidden values are summed under radial functions (a scalar density)
 and under radial functions times directions (a vector density). These sums are batched matrix
 products with tensors that depend on geometry alone: they are made once a batch, shared by all
-layers, and need no gradient. Everything that is learned acts on atoms, in dense layers; nothing
-is ever computed for a pair. Multiply-adds for each atom and layer, with N atoms, K radial
-functions, c channels, h scalars, v vectors: 4 N K c for the sums, K c (h + 3 v) to contract them,
-6 v^2 for products of vectors, and the dense layers.
+layers, and need no gradient. What is learned acts on atoms, in dense layers; all that a layer
+computes for a pair is one number, the function of distance that neighbours' vectors are summed
+under. Multiply-adds for each atom and layer, with N atoms, K radial functions, c channels, h
+scalars, v vectors: 4 N K c for the sums, K c (h + 3 v) to contract them, N (K + 3 v) + 3 v^2 for
+neighbours' vectors, 6 v^2 for products of vectors, and the dense layers.
 
 Products of vectors bring angles between neighbours into the scalars; gates bring scalars into the
 vectors. Sources: expansion of the neighbours' density, A. P. Bartok, R. Kondor, G. Csanyi, Phys.
@@ -194,6 +195,6 @@ class DensityNet(Network):
         vector = directions.permute(0, 1, 3, 2)[:, :, :, None] * scalar[:, :, None]
         return Surroundings(
             scalar.reshape(B, -1, N),
-            vector.reshape(B, -1, N),
-            radial,  # (B, i, 3, K, j)
+            vector.reshape(B, -1, N),  # from (B, i, 3, K, j)
+            radial,
         )

@@ -17,6 +17,7 @@ from qm9flow.registry.checksum import file_sha256
 NAME = "pretrained"
 FOLDER = Path(qm9flow.__file__).resolve().parent / NAME
 BUNDLE = "bundle"
+CURVES = "curves.csv"
 
 _CHECKED = ("model.onnx", "weights.safetensors")
 

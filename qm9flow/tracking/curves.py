@@ -57,6 +57,28 @@ def _by_epoch(client: MlflowClient, run_id: str, prefix: str, names: list[str]) 
     return dict(sorted(curves.items()))
 
 
+def read_curves(path: Path) -> Curves:
+    """Curves from a file.
+
+    Args:
+        path: As written by `write_curves`.
+
+    Returns:
+        As from `fetch_curves`.
+
+    Raises:
+        TrackingError: The file cannot be read, or holds something else.
+    """
+    try:
+        with path.open(newline="") as file:
+            return {
+                int(row.pop("epoch")): {name: float(value) for name, value in row.items() if value}
+                for row in csv.DictReader(file)
+            }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrackingError(f"{path} holds no curves: {error!r}") from error
+
+
 def write_curves(curves: Mapping[int, Mapping[str, float]], path: Path) -> None:
     """Write curves as CSV: a line an epoch, a column a metric, six digits.
 

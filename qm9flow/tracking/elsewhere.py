@@ -11,6 +11,7 @@ from mlflow.entities import Metric, Run, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
 
 from qm9flow.properties import PROPERTIES
+from qm9flow.tracking.curves import Curves
 from qm9flow.tracking.describe import parameters_of
 from qm9flow.tracking.runs import CONFIG_FILE, TAG_KIND, TAG_STATE, TAG_UNITS, search
 from qm9flow.tracking.stores import store_errors
@@ -26,6 +27,7 @@ def record_elsewhere(
     release_id: str,
     config: Mapping[str, Any],
     metrics: Mapping[str, float],
+    curves: Curves,
     tags: Mapping[str, str],
     files: tuple[Path, ...] = (),
 ) -> str:
@@ -38,6 +40,7 @@ def record_elsewhere(
         release_id: What the model is known by.
         config: Of its training; parameters `cfg.<name>` and `config.json`, enough to repeat it.
         metrics: Names and values.
+        curves: Metrics of its epochs.
         tags: What else it says about itself.
         files: Stored with the run.
 
@@ -64,6 +67,7 @@ def record_elsewhere(
         run_id = str(run.info.run_id)
         if run.info.status != "FINISHED":
             _fill(client, run, config, metrics, files)
+            _draw(client, run, curves)
             client.log_batch(run_id, tags=[RunTag(TAG_STATE, "complete")])
             client.set_terminated(run_id, "FINISHED")
         return run_id
@@ -84,3 +88,10 @@ def _fill(
     missing = metrics.keys() - run.data.metrics.keys()
     points = [Metric(name, float(metrics[name]), now, 0) for name in sorted(missing)]
     client.log_batch(run_id, metrics=points)
+
+
+def _draw(client: MlflowClient, run: Run, curves: Curves) -> None:
+    """Log curves; done twice, they are there once, since a point's time is the run's."""
+    for epoch, values in curves.items():
+        points = [Metric(name, value, run.info.start_time, epoch) for name, value in values.items()]
+        client.log_batch(run.info.run_id, metrics=points)

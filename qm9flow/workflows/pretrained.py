@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 import qm9flow
 from qm9flow import config, locations
-from qm9flow.errors import BundleError, RegistryError, StudyBusyError
+from qm9flow.errors import BundleError, RegistryError, StudyBusyError, TrackingError
 from qm9flow.registry import pretrained
 from qm9flow.registry.aliases import CHAMPION, judged_before, promote
 from qm9flow.registry.checksum import folder_sha256
@@ -18,6 +18,7 @@ from qm9flow.registry.gate import mean_normalised
 from qm9flow.registry.versions import Version, list_versions, register, resolve
 from qm9flow.release.bundle import read_bundle
 from qm9flow.release.record import BundleRecord
+from qm9flow.tracking.curves import Curves, read_curves
 from qm9flow.tracking.elsewhere import record_elsewhere
 from qm9flow.tracking.stores import store_errors
 from qm9flow.tuning.locks import FileLock
@@ -63,11 +64,12 @@ def seed_registry(tracking_uri: str, run_id: str, console: Console) -> Version |
             try:
                 record, _ = read_bundle(pretrained.bundle())
                 evidence = pretrained.validation_errors()
-            except (RegistryError, BundleError) as error:
+                curves = read_curves(pretrained.FOLDER / pretrained.CURVES)
+            except (RegistryError, BundleError, TrackingError) as error:
                 console.say(f"the pretrained model is left out: {error}")
                 return None
             console.say("no model is registered: the pretrained one enters first, as champion")
-            version = _register(record, evidence, tracking_uri, run_id)
+            version = _register(record, evidence, curves, tracking_uri, run_id)
         others = [item for item in versions if item.number != version.number]
         is_first = not any(CHAMPION in item.aliases for item in others)
         if is_first and judged_before(version) is None:  # just registered, or killed before this
@@ -75,7 +77,9 @@ def seed_registry(tracking_uri: str, run_id: str, console: Console) -> Version |
         return resolve(version.number, tracking_uri)
 
 
-def _register(record: BundleRecord, evidence: Evidence, tracking_uri: str, run_id: str) -> Version:
+def _register(
+    record: BundleRecord, evidence: Evidence, curves: Curves, tracking_uri: str, run_id: str
+) -> Version:
     folder = pretrained.FOLDER / pretrained.BUNDLE
     release_id = f"{pretrained.NAME}/{folder_sha256(folder)[:12]}"
     tags = version_tags(record, release_id) | {TAG: qm9flow.__version__}
@@ -93,6 +97,7 @@ def _register(record: BundleRecord, evidence: Evidence, tracking_uri: str, run_i
         release_id=release_id,
         config=config.to_dict(record.train),
         metrics=metrics | {"final/val/score": mean_normalised(errors, scale)},
+        curves=curves,
         tags={name: value for name, value in tags.items() if not name.endswith("/mae")},
         files=(folder / "card.md",),
     )

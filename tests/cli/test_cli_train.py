@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from qm9flow.cli.main import cli
 from qm9flow.config import RECIPES, DensityConfig, MPNNConfig, TrainConfig, train_from_dict
-from qm9flow.errors import ConfigError
+from qm9flow.errors import ConfigError, RegistryError
 
 
 def test_a_recipe_is_where_options_start_from() -> None:
@@ -39,3 +39,10 @@ def test_bad_recipes_are_refused_in_a_line(words: list[str], tmp_path: Path) -> 
     result = CliRunner().invoke(cli, ["train", *(word.format(file=file) for word in words)])
     assert result.exit_code != 0
     assert isinstance(result.exception, ConfigError | SystemExit)  # messages, not tracebacks
+
+
+@pytest.mark.parametrize("name", ["", " ", "nobody", "no/such/folder"])
+def test_a_start_that_is_none_is_refused(name: str, stores_in: Path) -> None:
+    result = CliRunner().invoke(cli, ["train", "--epochs", "1", "--start-from", name])
+    assert isinstance(result.exception, ConfigError | RegistryError)
+    assert list(stores_in.iterdir()) == []

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from qm9flow.errors import TrackingError
-from qm9flow.tracking.curves import fetch_curves, write_curves
+from qm9flow.tracking.curves import fetch_curves, read_curves, write_curves
 from qm9flow.tracking.stores import Stores
 from qm9flow.tracking.study import StudyTracker
 from qm9flow.training.events import EpochEnded, Finished
@@ -35,6 +35,12 @@ def test_curves_are_the_epochs_of_the_runs_training(
     lines = (tmp_path / "there" / "curves.csv").read_text().splitlines()
     assert lines[0] == "epoch,val/gap/mae,val/score,train/loss"
     assert lines[3] == "11,0.0454545,0.0909091,0.181818"
+    kept = read_curves(tmp_path / "there" / "curves.csv")
+    assert list(kept) == [1, 2, 11]
+    assert kept[11] == pytest.approx(curves[11], rel=1e-5)
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(TrackingError, match="holds no curves"):
+        read_curves(tmp_path / "other.csv")
     with pytest.raises(TrackingError, match="cannot be written"):
         write_curves(curves, tmp_path)
 

@@ -12,12 +12,14 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from registering import Registry, open_registry
 
+from qm9flow import locations
 from qm9flow.config import MPNNConfig, StudyConfig, TrainConfig
 from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset
 from qm9flow.nn.contract import PropertyModel
 from qm9flow.registry.aliases import promote, rollback
 from qm9flow.registry.versions import REQUIRED_TAGS, list_versions, resolve, verify
+from qm9flow.tracking.curves import fetch_curves
 from qm9flow.workflows.console import Console
 from qm9flow.workflows.pretrained import seed_registry
 from qm9flow.workflows.publish import Published, predict_all
@@ -90,6 +92,7 @@ def test_it_becomes_version_1_and_champion_with_a_run_of_its_own(registry: Regis
     assert run.data.tags["state"] == "complete"
     files = {item.path for item in registry.client.list_artifacts(run.info.run_id)}
     assert {"card.md", "config.json"} <= files
+    assert fetch_curves(locations.tracking_uri(), run.info.run_id) == shipping.CURVES
     train, _ = config_of_run(run.info.run_id)
     assert train.train_size == 2000  # it can be repeated as any training
 
