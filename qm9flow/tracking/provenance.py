@@ -86,8 +86,7 @@ def hardware() -> dict[str, str]:
         `system`, `processor`, `cores` (that this process may use), `memory_gb`, and `gpus` where
         NVIDIA's driver lists any.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = {"system": platform.platform(), "processor": _processor(), "cores": str(cores)}
+    found = {"system": f"{platform.system()}-{platform.machine()}", "processor": _processor(), "cores": str(usable_cores())}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         found["memory_gb"] = f"{memory / 1e9:.1f}"
