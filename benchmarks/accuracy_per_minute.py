@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy_per_minute.py --minutes 20 --out work/accuracy
 
-Each contestant trains for the same wall time on the same number of cores and the same 110,000
+Each contestant trains for the same wall time on the same number of threads and the same 110,000
 molecules of the split `standard`, one after another, each in a process of its own; then all predict
 the same 10,000 validation molecules of that split. Printed: mean absolute errors of the twelve
 targets of the literature in physical units (gap and h derived from learned targets, for all
@@ -24,14 +24,13 @@ JSON. Nothing looks at a test molecule.
 What is the same for all: targets (ten at once, composition references and the nuclear part of r2
 taken off, divided by their standard deviations: `qm9flow.targets.TargetCodec` fitted on the
 training molecules); choice of the best epoch by the first 2,000 validation molecules, inside the
-time; a schedule that ends with the time; as many cores (ours: a process each, `processes`; theirs:
-threads of torch, the way they offer); glibc told to keep freed memory. What is not counted, for
-anybody: reading molecules, making graphs, searching neighbours (done once, kept in memory) and the
-final prediction. Peers of PyG: Adam, cosine, batch 64, mean absolute error with the same weights of
-the targets, and the gap beside them, as our flagship's (`--peer-weighting equal` leaves them out);
-no averaged weights, no clipping, no grouping by size: these are ours. Rate, batch size and
-weighting of PyG's and the loss of chemprop can be changed, so that a doubter can look for better
-ones.
+time; a schedule that ends with the time; threads of torch; glibc told to keep freed memory. What is
+not counted, for anybody: reading molecules, making graphs, searching neighbours (done once, kept in
+memory) and the final prediction. Peers of PyG: Adam, cosine, batch 64, mean absolute error with the
+same weights of the targets, and the gap beside them, as our flagship's (`--peer-weighting equal`
+leaves them out); no averaged weights, no clipping, no grouping by size: these are ours. Rate, batch
+size and weighting of PyG's and the loss of chemprop can be changed, so that a doubter can look for
+better ones.
 
 chemprop is run by another Python, since it holds rdkit at a version older than ours:
 
@@ -182,8 +181,7 @@ def our_config(name: str, options: argparse.Namespace) -> TrainConfig:
         max_epochs=100_000,
         checkpoint_every=100_000,
         device="cpu",
-        threads=1,
-        processes=options.threads,
+        threads=options.threads,
         seed=options.seed,
         compile=options.compile,
     )
@@ -442,7 +440,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=20.0, help="of each contestant (20)")
-    parser.add_argument("--threads", type=int, default=2, help="cores of each contestant (2)")
+    parser.add_argument("--threads", type=int, default=2, help="of each contestant (2)")
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(USUAL))
     parser.add_argument("--out", type=Path, default=Path("work/accuracy"), help="results")
     parser.add_argument("--train-size", type=int, help="training molecules (all 110,000)")

@@ -28,8 +28,7 @@ from qm9flow.errors import ConfigError
 @option("--split", click.Choice(["seed", "standard"]), "Which molecules are trained on.")
 @option("--seed", int, "Of weights and batches.")
 @option("--device", click.Choice(["auto", "cpu", "cuda"]), "Where to train.")
-@option("--threads", int, "Threads of torch, in each process.")
-@option("--processes", int, "Processes that share every step, on a CPU.")
+@option("--threads", int, "Threads of torch.")
 @click.option("--register", is_flag=True, help="Release, evaluate and register the network.")
 @seed_option
 def command(

@@ -8,7 +8,7 @@ from qm9flow.config.limits import above, at_least, between, check_limits, requir
 from qm9flow.config.networks import ModelConfig, MPNNConfig
 from qm9flow.properties import TargetSet
 
-PLACE_ONLY = ("device", "threads", "processes", "compile", "checkpoint_every")
+PLACE_ONLY = ("device", "threads", "compile", "checkpoint_every")
 """Options of a training that say where and how it runs, not which one it is: they may change from
 start to start."""
 
@@ -65,8 +65,6 @@ class TrainConfig:
     """`auto` takes a GPU where there is one."""
     threads: Annotated[int | None, at_least(1)] = None
     """Threads of torch; none leaves torch's own choice."""
-    processes: Annotated[int, between(1, 256)] = 1
-    """Processes that share every step, each with `threads`; more than one only on a CPU."""
     compile: bool = False
     """Compile the network for training: minutes at the start, then steps are about a quarter
     faster. On a CPU it needs a C++ compiler."""
@@ -84,9 +82,4 @@ class TrainConfig:
         require(
             self.weighting == "equal" or self.targets == "learned",
             "weighting can only be balanced for the learned targets",
-        )
-        require(
-            self.processes <= self.batch_size,
-            f"processes must be at most batch_size: {self.processes} cannot share a step of "
-            f"{self.batch_size}",
         )

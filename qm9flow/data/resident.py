@@ -6,7 +6,7 @@ and a few gathers a step.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, groupby, repeat
+from itertools import groupby
 from operator import itemgetter
 
 import numpy as np
@@ -100,11 +100,7 @@ class ResidentMolecules:
         return len(self.sizes)
 
     def batches(
-        self,
-        batch_size: int,
-        generator: torch.Generator,
-        max_groups: int = 4,
-        share: tuple[int, int] = (0, 1),
+        self, batch_size: int, generator: torch.Generator, max_groups: int = 4
     ) -> Iterator[list[Batch]]:
         """One epoch: every molecule once, in random order.
 
@@ -112,37 +108,24 @@ class ResidentMolecules:
             batch_size: Molecules of an optimiser step; the last step may have fewer.
             generator: On the CPU; the same state gives the same batches on every device.
             max_groups: Most groups that a step is computed in.
-            share: (r, s) takes the r-th of s parts of every step, alike in size; steps are the same
-                for every part, empty ones included.
 
         Yields:
             The groups of one step, each padded to its largest molecule only.
 
         Raises:
-            ConfigError: A batch size or a number of groups below 1, or a batch smaller than the
-                number of parts.
+            ConfigError: A batch size or a number of groups below 1.
         """
         if batch_size < 1 or max_groups < 1:
             raise ConfigError(
                 f"batch_size and max_groups must be at least 1, got {batch_size} and {max_groups}"
             )
-        if batch_size < share[1]:
-            raise ConfigError(
-                f"batch_size must be at least {share[1]}, one molecule for each share"
-            )
         n = len(self)
         order = torch.randperm(n, generator=generator).numpy()
-        n_steps = -(-n // batch_size)
         step = np.arange(n) // batch_size
         order = order[np.lexsort((self.sizes[order], step))]
-        rank, parts = share
-        mine = (np.arange(n) - step * batch_size) % parts == rank
-        order, step = order[mine], step[mine]
-        if len(order) == 0:
-            return repeat([], n_steps)
-        held = int(step[-1]) + 1  # the last step may have too few molecules for every part
-        plan = plan_groups(step, self.sizes[order], held, max_groups)
-        return chain(self._steps(order, plan), repeat([], n_steps - held))
+        n_steps = -(-n // batch_size)
+        plan = plan_groups(step, self.sizes[order], n_steps, max_groups)
+        return self._steps(order, plan)
 
     def ordered(self, batch_atoms: int) -> Iterator[Batch]:
         """Every molecule once, by size: big batches with hardly any padding, for evaluation.

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import qm9flow
+from qm9flow.cores import usable_cores
 
 _PACKAGES = (
     "qm9flow",
@@ -86,7 +87,11 @@ def hardware() -> dict[str, str]:
         `system`, `processor`, `cores` (that this process may use), `memory_gb`, and `gpus` where
         NVIDIA's driver lists any.
     """
-    found = {"system": f"{platform.system()}-{platform.machine()}", "processor": _processor(), "cores": str(usable_cores())}
+    found = {
+        "system": f"{platform.system()}-{platform.machine()}",
+        "processor": _processor(),
+        "cores": str(usable_cores()),
+    }
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         found["memory_gb"] = f"{memory / 1e9:.1f}"

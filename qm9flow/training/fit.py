@@ -3,17 +3,17 @@
 import logging
 from collections.abc import Generator
 
+from torch import Tensor
+
 from qm9flow.config import TrainConfig
 from qm9flow.data.store import Dataset
 from qm9flow.errors import CheckpointError, Qm9FlowError
 from qm9flow.training.allocator import keep_freed_memory
-from qm9flow.training.checkpoint import config_digest, pack, unpack
+from qm9flow.training.checkpoint import Checkpoint, config_digest, pack, unpack
 from qm9flow.training.device import is_out_of_memory, release_memory, thread_count
 from qm9flow.training.events import CheckpointReady, Event, Failed
-from qm9flow.training.processes import Beginning, members_of, threads_each
 from qm9flow.training.session import DivergedError, Session
 from qm9flow.training.start import starting_weights
-from qm9flow.training.team import MemberLostError
 
 logger = logging.getLogger(__name__)
 
@@ -52,32 +52,32 @@ def fit(
         ConfigError: `start` is not what `config.start` names.
     """
     digest = config_digest(config, dataset.digest)
-    if checkpoint is None:
-        starting_weights(config, start)
-    else:
-        unpack(checkpoint, digest)
-    beginning = Beginning(config, dataset.folder.parent, digest, checkpoint, start)
-    return _events(beginning, dataset)
+    state = None if checkpoint is None else unpack(checkpoint, digest)
+    weights = None if state else starting_weights(config, start)
+    return _events(config, dataset, state, weights, digest)
 
 
-def _events(beginning: Beginning, dataset: Dataset) -> Generator[Event, None, None]:
+def _events(
+    config: TrainConfig,
+    dataset: Dataset,
+    state: Checkpoint | None,
+    weights: dict[str, Tensor] | None,
+    digest: str,
+) -> Generator[Event, None, None]:
     keep_freed_memory()
-    config, threads = beginning.config, threads_each(beginning.config)
     session = None
     failure = None
     try:
-        with members_of(beginning) as members:
-            with thread_count(threads):
-                session = beginning.session(dataset, members)
-            yield session.started()
-            while (ending := session.ending()) is None:
-                with thread_count(threads):
-                    ended = session.run_epoch()
-                yield ended
-                if ended.epoch % config.checkpoint_every == 0 or session.ending() is not None:
-                    blob = pack(session.checkpoint(), beginning.digest)
-                    yield CheckpointReady(ended.epoch, blob)
-            yield session.finish(ending)
+        with thread_count(config.threads):
+            session = Session(config, dataset, state, weights)
+        yield session.started()
+        while (ending := session.ending()) is None:
+            with thread_count(config.threads):
+                ended = session.run_epoch()
+            yield ended
+            if ended.epoch % config.checkpoint_every == 0 or session.ending() is not None:
+                yield CheckpointReady(ended.epoch, pack(session.checkpoint(), digest))
+        yield session.finish(ending)
     except CheckpointError:
         raise
     except (Qm9FlowError, MemoryError, RuntimeError) as error:
@@ -94,8 +94,6 @@ def _failure(error: Exception, session: Session | None) -> Failed:
     if isinstance(error, DivergedError):
         gradients = None if session is None else session.monitor.summarise()
         return Failed(error.reason, str(error), gradients)
-    if isinstance(error, MemberLostError):
-        return Failed("crash", f"{error}; the last checkpoint is whole")
     if isinstance(error, Qm9FlowError):
         return Failed("impossible", str(error))
     where = "before the first epoch" if session is None else f"in epoch {session.progress.epoch}"

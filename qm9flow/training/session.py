@@ -25,7 +25,6 @@ from qm9flow.training.losses import compared
 from qm9flow.training.schedule import Budget, learning_rate, plateau_after
 from qm9flow.training.start import load_weights
 from qm9flow.training.steps import Stepper
-from qm9flow.training.team import Members
 
 CHECK_EVERY = 50
 """Steps between two looks at loss and gradients; each look waits for the device."""
@@ -77,8 +76,7 @@ class Session:
         config: TrainConfig,
         dataset: Dataset,
         checkpoint: Checkpoint | None,
-        start: Mapping[str, Tensor] | None,
-        members: Members,
+        start: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Load the data, make the network, restore what a checkpoint holds.
 
@@ -87,14 +85,12 @@ class Session:
             dataset: All molecules.
             checkpoint: Where to go on; none starts anew.
             start: Weights to start anew from; none means fresh ones.
-            members: Whom the steps are shared with.
 
         Raises:
             ConfigError: The configuration is impossible.
             CheckpointError: The checkpoint does not fit.
         """
         self.config = config
-        self._members = members
         self.device = pick_device(config.device)
         reset_peak_memory(self.device)
         self._data = LoadedData.load(config, dataset, self.device)
@@ -109,7 +105,7 @@ class Session:
         self._flat = FlatParameters(self._network, order)
         self._average = WeightAverage(self._flat.weights, config.ema_decay)
         columns = compared(config, self._data.codec)
-        self._stepper = Stepper(config, self._network, self._flat, columns, members)
+        self._stepper = Stepper(config, self._network, self._flat, columns)
         self._best = self._average.values.clone()
         self._steps_per_epoch = -(-len(self._data.train) // config.batch_size)
         self.monitor = GradientMonitor(self._flat)
@@ -157,7 +153,9 @@ class Session:
         """
         progress = self.progress
         started = time.perf_counter()
-        loss, molecules, rate = self.train_epoch()
+        progress.epoch += 1
+        with seeded(epoch_seed(self.config.seed, progress.epoch), self.device):
+            loss, molecules, rate = self._train(started)
         trained = time.perf_counter()
         with self._average.applied():
             metrics = self._data.validate(self._network)
@@ -180,50 +178,31 @@ class Session:
         }
         return self._ended(metrics)
 
-    def train_epoch(self) -> tuple[float, int, float]:
-        """Train on every molecule once, or until time is up: this process's share of each step.
-
-        Returns:
-            Loss, molecules seen by all members, last learning rate.
-
-        Raises:
-            DivergedError: The training is dead or exploding.
-        """
-        started = time.perf_counter()
-        self._members.begin()
-        self.progress.epoch += 1
-        with seeded(epoch_seed(self.config.seed, self.progress.epoch), self.device):
-            return self._train(started)
-
     def _train(self, started: float) -> tuple[float, int, float]:
+        """One pass over the training molecules: its loss, molecules seen, last learning rate."""
         config, progress, stepper = self.config, self.progress, self._stepper
         total_steps = config.max_epochs * self._steps_per_epoch
         generator = torch.Generator().manual_seed(epoch_seed(config.seed, progress.epoch))
         summed = torch.zeros((), dtype=torch.float64, device=self.device)
         molecules, rate = 0, 0.0
         self._network.train()
-        for groups in self._data.train.batches(
-            config.batch_size, generator, share=self._members.share
-        ):
+        for groups in self._data.train.batches(config.batch_size, generator):
             elapsed = progress.elapsed_seconds + time.perf_counter() - started
-            limit = self._training_seconds(molecules / max(elapsed, 1e-9))
-            budget = Budget(progress.step, total_steps, elapsed, limit)
-            rate, is_last = self._members.agree(
-                learning_rate(config, budget, progress.plateau_factor),
-                is_last=limit is not None and elapsed >= limit,
-            )
-            size = min(config.batch_size, len(self._data.train) - molecules)
-            mean = stepper.accumulate(groups, size)
+            mean = stepper.accumulate(groups)
             if molecules == 0 or progress.step % config.monitor_every == 0:
                 self.monitor.sample(stepper.loss.outer(mean), stepper.factor)
+            limit = self._training_seconds(molecules / max(elapsed, 1e-9))
+            budget = Budget(progress.step, total_steps, elapsed, limit)
+            rate = learning_rate(config, budget, progress.plateau_factor)
             stepper.apply(rate)
             self._average.update()
             progress.step += 1
+            size = sum(len(batch.index) for batch in groups)
             summed += mean * size
             molecules += size
             if progress.step % CHECK_EVERY == 0:
                 self._look(summed / molecules)
-            if is_last:
+            if limit is not None and elapsed >= limit:
                 progress.is_out_of_time = True
                 break
         return self._look(summed / molecules), molecules, rate

@@ -11,7 +11,6 @@ from qm9flow.data.resident import Batch
 from qm9flow.training.flat import FlatParameters
 from qm9flow.training.losses import LOSSES
 from qm9flow.training.optimizers import Optimizers
-from qm9flow.training.team import ALONE, Members
 
 _TINY = 1e-12
 
@@ -30,7 +29,6 @@ class Stepper:
         network: nn.Module,
         flat: FlatParameters,
         compared: Tensor | None = None,
-        members: Members = ALONE,
     ) -> None:
         """Set up for a network.
 
@@ -40,28 +38,26 @@ class Stepper:
             flat: Its weights and gradients.
             compared: (T, C), from encoded targets to what the loss compares; none compares them
                 as they are.
-            members: Whom steps are shared with.
         """
         self.network = torch.compile(network, dynamic=True) if config.compile else network
         self.flat = flat
         self.loss = LOSSES[config.loss]
         self.compared = None if compared is None else compared.to(flat.weights.device)
         self.grad_clip = config.grad_clip
-        self._members = members
         self.optimizers = Optimizers(config, network, flat)
         self.factor = torch.ones((), device=flat.weights.device)
 
-    def accumulate(self, groups: Sequence[Batch], molecules: int) -> Tensor:
+    def accumulate(self, groups: Sequence[Batch]) -> Tensor:
         """Gradients of the mean pointwise term over all groups of a step.
 
         Args:
-            groups: Molecules of the step, all of them or this process's share.
-            molecules: All molecules of the step.
+            groups: The molecules of the step.
 
         Returns:
             The mean, (). The gradient of the loss is `factor` times the accumulated one.
         """
         self.flat.gradient.zero_()
+        molecules = sum(len(batch.index) for batch in groups)
         total = torch.zeros((), device=self.flat.gradient.device)
         for batch in groups:
             predicted, true = self.network(batch.numbers, batch.positions), batch.targets
@@ -71,7 +67,6 @@ class Stepper:
             mean = terms.sum() / (molecules * terms.shape[1])
             mean.backward()
             total += mean.detach()
-        total = self._members.add_up(self.flat.gradient, total)
         self.factor = self.loss.slope(total)
         return total
 

@@ -15,7 +15,7 @@ from qm9flow.errors import CheckpointError
 from qm9flow.nn.catalog import build
 from qm9flow.nn.contract import PropertyModel
 from qm9flow.properties import LEARNED, TARGETS
-from qm9flow.training import processes
+from qm9flow.training import fit as fit_module
 from qm9flow.training.events import (
     HISTOGRAM_EDGES,
     CheckpointReady,
@@ -266,7 +266,7 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Session]]:
             super().__init__(*args)
             made.append(weakref.ref(self))
 
-    monkeypatch.setattr(processes, "Session", Noted)
+    monkeypatch.setattr(fit_module, "Session", Noted)
     return made
 
 

@@ -81,7 +81,7 @@ def _stepper(
 def test_groups_give_loss_and_gradient_of_the_whole_batch(tiny: TrainConfig, name: str) -> None:
     groups = _groups([5, 1, 9])
     stepper, network = _stepper(tiny, name)
-    mean = stepper.accumulate(groups, 15)
+    mean = stepper.accumulate(groups)
     gradient = stepper.flat.gradient * stepper.factor
 
     predicted = torch.cat([network(batch.numbers, batch.positions) for batch in groups])
@@ -103,7 +103,7 @@ def test_what_is_compared_gives_the_gradient_of_its_loss(tiny: TrainConfig, name
     """Two weighted targets and their difference."""
     groups = _groups([5, 1, 9])
     stepper, network = _stepper(tiny, name, torch.tensor([[0.25, 0.0, -0.5], [0.0, 1.75, 0.5]]))
-    mean = stepper.accumulate(groups, 15)
+    mean = stepper.accumulate(groups)
     gradient = stepper.flat.gradient * stepper.factor
 
     predicted = torch.cat([network(batch.numbers, batch.positions) for batch in groups])
@@ -127,7 +127,7 @@ def test_comparing_targets_by_themselves_changes_nothing(tiny: TrainConfig) -> N
     gradients = []
     for columns in (None, torch.eye(2)):
         stepper, _ = _stepper(tiny, "mae", columns)
-        stepper.accumulate(_groups([4, 4]), 8)
+        stepper.accumulate(_groups([4, 4]))
         gradients.append(stepper.flat.gradient)
     torch.testing.assert_close(*gradients)
 
@@ -175,7 +175,7 @@ def test_rmse_without_error_has_a_finite_gradient(tiny: TrainConfig) -> None:
     stepper, network = _stepper(tiny, "rmse")
     batch = _groups([1])[0]
     exact = network(batch.numbers, batch.positions).detach()
-    stepper.accumulate([replace(batch, targets=exact)], 1)
+    stepper.accumulate([replace(batch, targets=exact)])
     stepper.apply(1e-3)
     assert torch.isfinite(stepper.flat.weights).all()
 
@@ -184,7 +184,7 @@ def test_rmse_without_error_has_a_finite_gradient(tiny: TrainConfig) -> None:
 def test_clipping_bounds_the_norm_and_keeps_the_direction(tiny: TrainConfig, clip: float) -> None:
     stepper, _ = _stepper(tiny, "mae")
     stepper.grad_clip = clip
-    stepper.accumulate(_groups([4, 4]), 8)
+    stepper.accumulate(_groups([4, 4]))
     before = stepper.flat.gradient.clone()
     stepper.apply(0.0)
     after = stepper.flat.gradient
@@ -203,7 +203,7 @@ def test_one_fused_step_moves_the_network_as_torch_does(tiny: TrainConfig, kind:
     likewise = torch.optim.Adam if kind == "adam" else torch.optim.AdamW
     optimizer = likewise(twin.parameters(), lr=0.01, weight_decay=0.1, fused=False)
     for batch in _groups([4, 6]):
-        stepper.accumulate([batch], len(batch.index))
+        stepper.accumulate([batch])
         stepper.apply(0.01)
         optimizer.zero_grad()
         nn.functional.l1_loss(twin(batch.numbers, batch.positions), batch.targets).backward()

@@ -158,7 +158,7 @@ def test_a_training_starts_from_a_model(here: Path) -> None:
     assert run_training(repeated, QUIET, name="again", start=start) is not None
     repeats = Repeated(run.info.run_id, {})
     assert training_name(repeated, repeats) != training_name(repeated)
-    elsewhere = replace(repeated, threads=7, processes=2, compile=True)
+    elsewhere = replace(repeated, threads=7, compile=True)
     assert training_name(elsewhere) == training_name(repeated)
 
 
