@@ -5,6 +5,7 @@ import hashlib
 import json
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from qm9flow import config
@@ -17,7 +18,7 @@ from qm9flow.tracking.runs import fetch_config
 from qm9flow.tracking.stores import connect, resolve_stores
 from qm9flow.tracking.study import StudyTracker
 from qm9flow.training.device import pick_device
-from qm9flow.training.metrics import training_sample
+from qm9flow.training.metrics import TrainingSample, training_sample
 from qm9flow.tuning.locks import FileLock
 from qm9flow.workflows.console import Console, Stopped
 from qm9flow.workflows.journal import log_file, logged, on_record
@@ -121,7 +122,7 @@ def run_training(
     if start is not None:
         start.check(dataset)
     pick_device(train.device)
-    training_sample(train, dataset)
+    sample = training_sample(train, dataset)
     name = name or training_name(train, repeats)
     config.check_name("name", name)
     state = training_place(stores, name).state
@@ -131,26 +132,17 @@ def run_training(
         options = config.to_dict(train)
         tracker = StudyTracker.open(stores, name, options, kind="training")
         status: Any = "FAILED"
-        console.say(_plan(name, train, dataset, start, had_ended=(state / RECORD).exists()))
+        console.say(_plan(name, train, sample, start, had_ended=(state / RECORD).exists()))
         try:
             _describe(train, dataset, tracker, repeats, start)
             training = tracker.open_training(options, state / EPOCHS, name=name)
             with on_record(training, console) as on_event:
+                weights = start.weights if start else None
                 trained = train_to_end(
-                    train,
-                    dataset,
-                    state,
-                    on_event=on_event,
-                    stop=console.stop,
-                    start=None if start is None else start.weights,
+                    train, dataset, state, on_event=on_event, stop=console.stop, start=weights
                 )
             tracker.log_artifact(state / WEIGHTS, "model")
             _compare(trained, repeats, console)
-            if not is_to_be_registered:
-                console.say(
-                    f"weights: {state / WEIGHTS}; --register makes them a version that can be "
-                    "served, the same command with it does so now"
-                )
             published = None
             if is_to_be_registered:
                 published = publish(
@@ -164,7 +156,7 @@ def run_training(
                     console=console,
                 )
                 put_on_record(published, tracker)
-                console.say(f"{published.table()}\n\n{published.verdict()}")
+            console.say(_outcome(published, state / WEIGHTS))
             status = "FINISHED"
             return trained, published
         except (Stopped, KeyboardInterrupt):
@@ -177,12 +169,11 @@ def run_training(
 
 
 def _plan(
-    name: str, train: TrainConfig, dataset: Dataset, start: Start | None, *, had_ended: bool
+    name: str, train: TrainConfig, sample: TrainingSample, start: Start | None, *, had_ended: bool
 ) -> str:
     """What is about to be done, in words."""
     if had_ended:
         return f"training {name} had ended before: nothing is trained; another --name trains anew"
-    sample = training_sample(train, dataset)
     limits = [f"{train.max_epochs} epochs"]
     if train.max_minutes is not None:
         limits.append(f"{train.max_minutes:g} min")
@@ -196,6 +187,16 @@ def _plan(
         score = "" if before is None else f", whose best validation score was {before:.4f}"
         lines.append(f"  starts from the weights of {start.label}{score}")
     return "\n".join(lines)
+
+
+def _outcome(published: Published | None, weights: Path) -> str:
+    """What can be done with the network, in words."""
+    if published is not None:
+        return f"{published.table()}\n\n{published.verdict()}"
+    return (
+        f"weights: {weights}; --register makes them a version that can be served, the same "
+        "command with it does so now"
+    )
 
 
 def _describe(
