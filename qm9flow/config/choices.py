@@ -3,7 +3,7 @@
 from typing import Literal
 
 Loss = Literal["rmse", "mae", "huber"]
-Optimizer = Literal["adam", "adamw", "muon"]
+Optimizer = Literal["adam", "adamw", "muon", "soap"]
 Weighting = Literal["equal", "balanced"]
 Schedule = Literal["constant", "cosine", "plateau"]
 SplitName = Literal["standard", "seed"]

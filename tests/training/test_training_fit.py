@@ -161,6 +161,7 @@ def test_resuming_changes_nothing(tiny: TrainConfig, dataset: Dataset, schedule:
         {"weighting": "balanced"},
         {"optimizer": "muon", "weight_decay": 0.1},
         {"optimizer": "muon", "model": TINY_DENSITY},
+        {"optimizer": "soap", "model": TINY_DENSITY},
     ],
 )
 def test_resuming_changes_nothing_in_other_recipes(

@@ -1,9 +1,10 @@
-"""Muon beside AdamW: who moves what, how far, and from where a training goes on."""
+"""Muon and SOAP beside AdamW: who moves what, how far, and from where a training goes on."""
 
 from dataclasses import replace
 
 import pytest
 import torch
+from pytorch_optimizer import SOAP
 
 from qm9flow.config import (
     DensityConfig,
@@ -19,7 +20,7 @@ from qm9flow.nn.catalog import ARCHITECTURES, build
 from qm9flow.nn.contract import Network
 from qm9flow.properties import LEARNED
 from qm9flow.training.flat import FlatParameters, forward_order
-from qm9flow.training.optimizers import MUON_MOMENTUM, Optimizers
+from qm9flow.training.optimizers import MUON_MOMENTUM, SOAP_BETAS, SOAP_EVERY, Optimizers
 
 NUMBERS = torch.tensor([[6, 1, 1, 1, 1]])
 POSITIONS = torch.eye(5, 3)[None]
@@ -32,6 +33,7 @@ SMALL: list[ModelConfig] = [
     PyGNNConvConfig(conv_layers=2, fc_layers=2, hidden=16, edge_width=8, radial=8),
     PyGSchNetConfig(hidden=16, interactions=2, radial=8),
 ]
+two_kinds = pytest.mark.parametrize("kind", ["muon", "soap"])
 small = pytest.mark.parametrize("config", SMALL, ids=lambda config: config.architecture)
 
 
@@ -100,15 +102,17 @@ def test_one_step_moves_every_weight_once(tiny: TrainConfig, config: ModelConfig
             torch.testing.assert_close(moved.abs(), torch.ones_like(moved), rtol=1e-2, atol=1e-3)
 
 
-def test_the_gradients_size_is_no_matter_to_a_step(tiny: TrainConfig) -> None:
+@two_kinds
+def test_the_gradients_size_is_no_matter_to_two_steps(tiny: TrainConfig, kind: str) -> None:
     ends = []
     for factor in (1.0, 1024.0):
         network = _network(SMALL[0])
         flat = _flat(network)
-        optimizers = Optimizers(replace(tiny, optimizer="muon"), network, flat)
-        _pull(flat, 1)
-        flat.gradient.mul_(factor)
-        optimizers.step(RATE)
+        optimizers = Optimizers(replace(tiny, optimizer=kind), network, flat)
+        for seed in (1, 2):
+            _pull(flat, seed)
+            flat.gradient.mul_(factor)
+            optimizers.step(RATE)
         ends.append(flat.weights.detach())
     torch.testing.assert_close(*ends, rtol=0, atol=1e-6)
 
@@ -139,30 +143,77 @@ def test_muon_is_torchs_beside_torchs_adamw(tiny: TrainConfig) -> None:
     torch.testing.assert_close(network.state_dict(), twin.state_dict(), rtol=1e-5, atol=1e-6)
 
 
-def test_weights_stay_one_vector(tiny: TrainConfig) -> None:
+def test_soap_is_the_library_s_beside_torch_s_adamw(tiny: TrainConfig) -> None:
+    network, twin = _network(SMALL[0]), _network(SMALL[0])
+    flat = _flat(network)
+    optimizers = Optimizers(replace(tiny, optimizer="soap", weight_decay=0.1), network, flat)
+    inside = _hidden(twin)
+    rest = [p for name, p in twin.named_parameters() if name not in inside]
+    soap = SOAP(
+        list(inside.values()),
+        lr=RATE,
+        betas=SOAP_BETAS,
+        weight_decay=0.1,
+        precondition_frequency=SOAP_EVERY,
+    )
+    adamw = torch.optim.AdamW(rest, lr=RATE, weight_decay=0.1)
+    for seed in range(SOAP_EVERY + 3):
+        _pull(flat, seed)
+        for mine, theirs in zip(network.parameters(), twin.parameters(), strict=True):
+            theirs.grad = mine.grad.clone()
+        optimizers.step(RATE)
+        soap.step()
+        adamw.step()
+    torch.testing.assert_close(network.state_dict(), twin.state_dict(), rtol=1e-5, atol=1e-6)
+
+
+@small
+def test_soap_s_first_step_only_looks(tiny: TrainConfig, config: ModelConfig) -> None:
+    """At the gradients' correlations; its second moves every weight, about as far as Adam's."""
+    network = _network(config)
+    flat = _flat(network)
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    optimizers = Optimizers(replace(tiny, optimizer="soap"), network, flat)
+    _pull(flat, 1)
+    optimizers.step(RATE)
+    hidden = _hidden(network)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in hidden.items())
+    _pull(flat, 2)
+    optimizers.step(RATE)
+    for name, parameter in hidden.items():
+        size = ((parameter.detach() - before[name]) / RATE).square().mean().sqrt().item()
+        assert size == pytest.approx(1.0, rel=0.5), name
+
+
+@two_kinds
+def test_weights_stay_one_vector(tiny: TrainConfig, kind: str) -> None:
     network = _network(SMALL[0])
     flat = _flat(network)
-    optimizers = Optimizers(replace(tiny, optimizer="muon"), network, flat)
+    optimizers = Optimizers(replace(tiny, optimizer=kind), network, flat)
+    _pull(flat, 1)
+    optimizers.step(RATE)
     _pull(flat, 1)
     optimizers.step(RATE)
     flat.weights.detach().zero_()
     assert not any(p.any() for p in network.parameters())
 
 
-def test_frozen_matrices_stay(tiny: TrainConfig) -> None:
+@two_kinds
+def test_frozen_matrices_stay(tiny: TrainConfig, kind: str) -> None:
     network = _network(SMALL[0])
     name, frozen = next(iter(_hidden(network).items()))
     frozen.requires_grad_(False)
     kept = frozen.detach().clone()
     flat = _flat(network)
-    optimizers = Optimizers(replace(tiny, optimizer="muon", weight_decay=0.1), network, flat)
-    _pull(flat, 1)
-    optimizers.step(RATE)
+    optimizers = Optimizers(replace(tiny, optimizer=kind, weight_decay=0.1), network, flat)
+    for seed in (1, 2):
+        _pull(flat, seed)
+        optimizers.step(RATE)
     assert torch.equal(frozen, kept), name
     assert optimizers.state().keys() == optimizers.blank_state().keys()
 
 
-@pytest.mark.parametrize("kind", ["adam", "adamw", "muon"])
+@pytest.mark.parametrize("kind", ["adam", "adamw", "muon", "soap"])
 def test_a_restored_optimizer_goes_on_to_the_last_bit(tiny: TrainConfig, kind: str) -> None:
     config = replace(tiny, optimizer=kind, weight_decay=0.1)
     network, other = _network(SMALL[0]), _network(SMALL[0])
@@ -178,7 +229,7 @@ def test_a_restored_optimizer_goes_on_to_the_last_bit(tiny: TrainConfig, kind: s
     }
     others.restore(state)
     other_flat.weights.detach().copy_(flat.weights.detach())
-    for seed in (3, 4):
+    for seed in range(3, 3 + SOAP_EVERY):
         for each, vector in ((optimizers, flat), (others, other_flat)):
             _pull(vector, seed)
             each.step(RATE)
