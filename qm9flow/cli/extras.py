@@ -9,6 +9,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "train": (
         "torch",
         "torch_geometric",
+        "pytorch_optimizer",
         "safetensors",
         "onnx",
         "onnxscript",

@@ -1,8 +1,8 @@
 """The optimisers of a training, behind one step and one state.
 
-`muon` and `soap` are two of them: matrices inside the network are moved by orthogonalised momentum,
-or by Adam in the eigenbasis of their gradients' correlations, all else (embeddings, biases, norms,
-readouts) by AdamW, at the same learning rate: Muon's steps are scaled to the root mean square that
+`muon` and `soap` are two of them. Muon moves the matrices inside the network by orthogonalised
+momentum, SOAP all matrices by Adam in the eigenbasis of their gradients' correlations; AdamW moves
+what is left, at the same learning rate: Muon's steps are scaled to the root mean square that
 AdamW's have, SOAP's have it by themselves.
 
 Sources: I. Loshchilov, F. Hutter, ICLR 2019 (arXiv:1711.05101); K. Jordan, "Muon: an optimizer for
@@ -66,12 +66,11 @@ class Optimizers:
             adam = kind([flat.weights], weight_decay=decay, fused=True)
             self._parts.append(_Part(adam, _ADAM_STATE))
             return
-        matrices = network.hidden_matrices() if isinstance(network, Network) else []
-        matrices = [matrix for matrix in matrices if matrix.requires_grad]
-        inside = {id(matrix) for matrix in matrices}
-        rest = [p for p in network.parameters() if p.requires_grad and id(p) not in inside]
+        choose, make = {"muon": (_inside, _muon), "soap": (_matrices, _soap)}[config.optimizer]
+        matrices = [matrix for matrix in choose(network) if matrix.requires_grad]
+        chosen = {id(matrix) for matrix in matrices}
+        rest = [p for p in network.parameters() if p.requires_grad and id(p) not in chosen]
         if matrices:
-            make = {"muon": _muon, "soap": _soap}[config.optimizer]
             self._parts.append(make(matrices, decay))
         adamw = torch.optim.AdamW(rest, weight_decay=decay, fused=True)
         self._parts.append(_Part(adamw, _ADAM_STATE))
@@ -130,6 +129,16 @@ class Optimizers:
             for index, parameter in enumerate(part.parameters())
             for key in part.keys
         }
+
+
+def _inside(network: nn.Module) -> list[nn.Parameter]:
+    """What Muon is for: from hidden values to hidden values."""
+    return network.hidden_matrices() if isinstance(network, Network) else []
+
+
+def _matrices(network: nn.Module) -> list[nn.Parameter]:
+    """All with more than one row and column."""
+    return [p for p in network.parameters() if p.ndim == 2 and min(p.shape) > 1]
 
 
 def _muon(matrices: list[nn.Parameter], decay: float) -> _Part:

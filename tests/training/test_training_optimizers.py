@@ -51,6 +51,11 @@ def _hidden(network: Network) -> dict[str, torch.nn.Parameter]:
     return {name: p for name, p in network.named_parameters() if id(p) in inside}
 
 
+def _matrices(network: Network) -> dict[str, torch.nn.Parameter]:
+    """What SOAP moves: readout and embeddings too."""
+    return {n: p for n, p in network.named_parameters() if p.ndim == 2 and min(p.shape) > 1}
+
+
 def _pull(flat: FlatParameters, seed: int) -> None:
     """Random gradients of all weights."""
     generator = torch.Generator().manual_seed(seed)
@@ -147,7 +152,7 @@ def test_soap_is_the_library_s_beside_torch_s_adamw(tiny: TrainConfig) -> None:
     network, twin = _network(SMALL[0]), _network(SMALL[0])
     flat = _flat(network)
     optimizers = Optimizers(replace(tiny, optimizer="soap", weight_decay=0.1), network, flat)
-    inside = _hidden(twin)
+    inside = _matrices(twin)
     rest = [p for name, p in twin.named_parameters() if name not in inside]
     soap = SOAP(
         list(inside.values()),
@@ -176,11 +181,11 @@ def test_soap_s_first_step_only_looks(tiny: TrainConfig, config: ModelConfig) ->
     optimizers = Optimizers(replace(tiny, optimizer="soap"), network, flat)
     _pull(flat, 1)
     optimizers.step(RATE)
-    hidden = _hidden(network)
-    assert all(torch.equal(parameter, before[name]) for name, parameter in hidden.items())
+    matrices = _matrices(network)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in matrices.items())
     _pull(flat, 2)
     optimizers.step(RATE)
-    for name, parameter in hidden.items():
+    for name, parameter in matrices.items():
         size = ((parameter.detach() - before[name]) / RATE).square().mean().sqrt().item()
         assert size == pytest.approx(1.0, rel=0.5), name
 
