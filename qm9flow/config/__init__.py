@@ -17,7 +17,7 @@ from qm9flow.config.networks import (
     SchNetConfig,
 )
 from qm9flow.config.plain import from_dict, load_file, model_from_dict, to_dict
-from qm9flow.config.recipes import DEFAULT_RECIPE, RECIPES, train_from_dict
+from qm9flow.config.recipes import DEFAULT_RECIPE, RECIPES, before_heads, train_from_dict
 from qm9flow.config.serving import SERVE_ENVIRONMENT, ServeConfig
 from qm9flow.config.study import StudyConfig
 from qm9flow.config.training import PLACE_ONLY, TrainConfig
@@ -46,6 +46,7 @@ __all__ = [
     "StudyConfig",
     "TrainConfig",
     "Weighting",
+    "before_heads",
     "check_name",
     "from_dict",
     "load_file",

@@ -85,6 +85,8 @@ class DensityConfig:
     """Radial functions that they are summed under."""
     cutoff_angstrom: Annotated[float, between(0.5, 50.0)] = 5.0
     """Atoms further apart do not see each other."""
+    heads: Annotated[int, between(0, 512)] = 32
+    """Means over a molecule that HOMO and LUMO are read from, beside atomic values; 0 for none."""
 
     def __post_init__(self) -> None:
         check_limits(self)

@@ -15,10 +15,10 @@ RECIPES: dict[str, TrainConfig] = {
         split="standard",
         loss="mae",
         weighting="balanced",
-        optimizer="muon",
-        learning_rate=6e-3,
+        optimizer="soap",
+        learning_rate=3e-3,
         weight_decay=1e-2,
-        batch_size=32,
+        batch_size=64,
         warmup_steps=500,
         schedule="cosine",
         grad_clip=5.0,
@@ -46,3 +46,18 @@ def train_from_dict(data: Mapping[str, Any]) -> TrainConfig:
     if recipe not in RECIPES:
         raise ConfigError(f"unknown recipe {recipe!r}; the recipes are {', '.join(RECIPES)}")
     return from_dict(TrainConfig, to_dict(RECIPES[recipe]) | options)
+
+
+def before_heads(train: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded training, perhaps of a time when `density` had no heads.
+
+    Args:
+        train: As `to_dict` wrote it.
+
+    Returns:
+        The same, `heads` 0 where a `density` has none on record: not today's default.
+    """
+    model = train.get("model")
+    if not isinstance(model, Mapping) or model.get("architecture") != DensityConfig.architecture:
+        return dict(train)
+    return {**train, "model": {"heads": 0, **model}}

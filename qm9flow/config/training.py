@@ -35,8 +35,8 @@ class TrainConfig:
     """Of the targets in the loss; `balanced` weighs each error by what good networks reach, and
     compares the gap beside them."""
     optimizer: Optimizer = "adam"
-    """`muon` orthogonalises the momentum of inner matrices, `soap` moves them by Adam in the
-    eigenbasis of their gradients' correlations; both leave the rest to `adamw`."""
+    """`muon` orthogonalises the momentum of inner matrices, `soap` moves all matrices by Adam in
+    the eigenbasis of their gradients' correlations; both leave the rest to `adamw`."""
     learning_rate: Annotated[float, between(1e-8, 10.0)] = 1e-3
     """After warm-up."""
     weight_decay: Annotated[float, between(0.0, 10.0)] = 0.0

@@ -156,7 +156,9 @@ class DensityNet(Network):
             DensityLayer(config, config.channels if index else len(NUMBERS), is_first=index == 0)
             for index in range(config.layers)
         )
-        self.readout = MolecularReadout(config.hidden, config.vectors, 3 * config.hidden, targets)
+        self.readout = MolecularReadout(
+            config.hidden, config.vectors, 3 * config.hidden, targets, heads=config.heads
+        )
 
     def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
         """Predict encoded targets.

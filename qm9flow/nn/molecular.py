@@ -5,7 +5,8 @@
 | mu | length of sum_i (q_i d_i + p_i): atomic charges, neutral in sum, and atomic dipoles |
 | r2 | sum_i (s_i + p_i . d_i - q_i |d_i|^2): electrons that a charge moved away from its nucleus; \
 the nuclei's own extent is no matter of the network (`qm9flow.targets.TargetCodec`) |
-| homo, lumo, ... | atomic values, averaged with weights that the network chooses |
+| homo, lumo, ... | atomic values, averaged with weights that the network chooses, and what \
+`qm9flow.nn.heads` sees of the molecule as a whole |
 | extensive ones | sums of atomic values; U and G are U0 and a small term of their own |
 
 with d_i the place of an atom from the centre of nuclear charge, in bohr. Dipoles and extents from
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qm9flow import properties
+from qm9flow.nn.heads import MolecularHeads, weighted_mean
 from qm9flow.nn.moments import from_centre
-from qm9flow.nn.readout import TYPICAL_ATOMS, linear64
+from qm9flow.nn.readout import TYPICAL_ATOMS, linear
 from qm9flow.units import BOHR_ANGSTROM
 
 DIPOLE, EXTENT = "mu", "r2"
@@ -36,8 +38,6 @@ INITIAL_MOMENTS = 0.1
 larger, and their gradients would drown all others' for hundreds of steps."""
 SHORTEST = 1e-3
 """Dipoles, in standard deviations, below which their length bends to zero: its slope there."""
-FAR = -1e9
-"""Weight, before the exponential, of what is no atom."""
 
 
 class MolecularReadout(nn.Module):
@@ -47,7 +47,14 @@ class MolecularReadout(nn.Module):
     """
 
     def __init__(
-        self, hidden: int, vectors: int, width: int, targets: Sequence[str], layers: int = 2
+        self,
+        hidden: int,
+        vectors: int,
+        width: int,
+        targets: Sequence[str],
+        *,
+        layers: int = 2,
+        heads: int = 0,
     ) -> None:
         """Build the layers.
 
@@ -57,6 +64,8 @@ class MolecularReadout(nn.Module):
             width: Of all dense layers but the last.
             targets: Names of the targets, in the order of the outputs.
             layers: Dense layers in all, at least 1.
+            heads: Means over a molecule that HOMO, LUMO and their like are read from, beside
+                atomic values; 0 for none.
         """
         super().__init__()
         names = list(targets)
@@ -70,6 +79,8 @@ class MolecularReadout(nn.Module):
         self.last = nn.Linear(width if layers > 1 else hidden, sum(self.sizes))
         nn.init.zeros_(self.last.bias)
         self.dipoles = nn.Linear(vectors, len(self.moments), bias=False) if vectors else None
+        has_heads = heads > 0 and len(self.means) > 0
+        self.heads = MolecularHeads(hidden, heads, len(self.means)) if has_heads else None
         with torch.no_grad():
             _, _, _, charges, _ = self.last.weight.split(self.sizes)
             charges *= INITIAL_MOMENTS
@@ -97,11 +108,14 @@ class MolecularReadout(nn.Module):
         atoms = numbers[:, :, None] > 0  # (B, N, 1)
         outputs = torch.where(atoms, self._dense(hidden), 0.0)
         sums, means, weights, charges, spread = outputs.split(self.sizes, dim=2)
-        parts = [self._sums(sums), _weighted_mean(means, weights, atoms)]
+        average = weighted_mean(means, weights, atoms)  # (B, intensive)
+        if self.heads is not None:
+            average = average + self.heads(hidden, atoms)
+        parts = [self._sums(sums), average]
         if self.moments:
             dipoles = charges[:, :, None] * 0.0  # (B, N, 1, q)
             if self.dipoles is not None and vectors is not None:
-                dipoles = torch.where(atoms[..., None], _linear(self.dipoles, vectors), 0.0)
+                dipoles = torch.where(atoms[..., None], linear(self.dipoles, vectors), 0.0)
             places = from_centre(numbers, positions) / BOHR_ANGSTROM  # (B, N, 3)
             parts.append(self._moments(places, _neutral(charges, atoms), dipoles, spread))
         return torch.cat(parts, dim=1)[:, self.order].to(dtype)
@@ -110,8 +124,8 @@ class MolecularReadout(nn.Module):
         """(B, N, h) to (B, N, sum of `sizes`)."""
         inner = [] if self.first is None else [self.first, *self.between]
         for layer in inner:
-            values = F.silu(_linear(layer, values))
-        return _linear(self.last, values)
+            values = F.silu(linear(layer, values))
+        return linear(self.last, values)
 
     def _sums(self, values: Tensor) -> Tensor:
         total = values.sum(dim=1) / math.sqrt(TYPICAL_ATOMS)  # (B, extensive)
@@ -143,16 +157,6 @@ def _inner_layer(width: int) -> nn.Linear:
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     nn.init.zeros_(layer.bias)
     return layer
-
-
-def _linear(layer: nn.Linear, values: Tensor) -> Tensor:
-    return linear64(layer, values) if values.dtype == torch.float64 else layer(values)
-
-
-def _weighted_mean(values: Tensor, weights: Tensor, atoms: Tensor) -> Tensor:
-    """(B, N, n) values and weights before the exponential to (B, n)."""
-    shares = torch.where(atoms, weights, FAR).softmax(dim=1)
-    return (shares * values).sum(dim=1)
 
 
 def _neutral(charges: Tensor, atoms: Tensor) -> Tensor:

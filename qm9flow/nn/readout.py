@@ -91,9 +91,25 @@ class Readout(nn.Module):
             return trained
         values = hidden.double()
         for layer in self.dense:
-            values = linear64(layer, values) if isinstance(layer, nn.Linear) else layer(values)
+            values = linear(layer, values)
         pooled: Tensor = self.pooling(values, atoms)
         return pooled.to(hidden.dtype)
+
+
+def linear(layer: nn.Module, values: Tensor) -> Tensor:
+    """A dense layer in the precision of its input, whatever its weights are.
+
+    Args:
+        layer: An `nn.Linear`, or what has no weights.
+        values: (..., n_in).
+
+    Returns:
+        (..., n_out), of the same type.
+    """
+    if isinstance(layer, nn.Linear) and values.dtype == torch.float64:
+        return linear64(layer, values)
+    result: Tensor = layer(values)
+    return result
 
 
 def linear64(layer: nn.Linear, values: Tensor) -> Tensor:

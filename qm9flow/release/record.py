@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from qm9flow import config
-from qm9flow.config import TrainConfig
+from qm9flow.config import TrainConfig, before_heads
 from qm9flow.elements import MAX_NUMBER
 from qm9flow.errors import BundleError, ConfigError
 from qm9flow.properties import TARGET_SETS
 from qm9flow.release.export import Parity
 from qm9flow.targets import TargetCodec
 
-FORMAT = 3
+FORMAT = 4
 """Number of the format that is written."""
 
 
@@ -35,9 +35,16 @@ def _from_fresh_weights(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"train": {**train, "start": None}} if isinstance(train, dict) else data
 
 
+def _without_heads(data: dict[str, Any]) -> dict[str, Any]:
+    """Up to format 3 no network had heads."""
+    train = data.get("train")
+    return data | {"train": before_heads(train)} if isinstance(train, dict) else data
+
+
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: _with_spread,
     2: _from_fresh_weights,
+    3: _without_heads,
 }
 """From what a format held to what the next one holds, by the older one's number."""
 

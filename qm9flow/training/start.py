@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from qm9flow.config import TrainConfig
 from qm9flow.errors import ConfigError
 
+ADDED = ("readout.heads.",)
+"""Parts that change nothing before they are trained: a network can start from one without them."""
+
 
 def weights_digest(weights: bytes) -> str:
     """What `TrainConfig.start` calls weights by.
@@ -58,7 +61,7 @@ def starting_weights(config: TrainConfig, weights: bytes | None) -> dict[str, Te
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give a network its weights.
+    """Give a network its weights; what may be added to a network (`ADDED`) may be missing.
 
     Args:
         network: Any network.
@@ -68,6 +71,8 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         ConfigError: Another network's tensors.
     """
     expected = network.state_dict()
+    fresh = {name: value for name, value in expected.items() if name.startswith(ADDED)}
+    tensors = fresh | dict(tensors)
     for name in sorted(expected.keys() | tensors.keys()):
         theirs = tuple(tensors[name].shape) if name in tensors else "none"
         mine = tuple(expected[name].shape) if name in expected else "none"
@@ -76,4 +81,4 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
                 f"the weights to start from are of another network: {name} has shape {theirs} "
                 f"there, {mine} here; leave the network's options out, or start from fresh weights"
             )
-    network.load_state_dict(dict(tensors))
+    network.load_state_dict(tensors)

@@ -65,7 +65,8 @@ def config_of_run(run_id: str) -> tuple[TrainConfig, Repeated]:
         for name, value in metrics.items()
         if name.startswith("best/")
     }
-    return config.from_dict(TrainConfig, values), Repeated(run_id, best)
+    train = config.from_dict(TrainConfig, config.before_heads(values))
+    return train, Repeated(run_id, best)
 
 
 def training_name(train: TrainConfig, repeats: Repeated | None = None) -> str:

@@ -14,7 +14,7 @@ from qm9flow.training.start import weights_digest
 
 INHERITED = ("model", "targets", "split", "split_seed")
 """Options that come with the weights: on another split, they would have seen what they are tested
-with."""
+with. Of the network, `heads` may be added where there are none (`qm9flow.nn.heads`)."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,12 @@ class Start:
         theirs = config.to_dict(self.record.train)
         for name in INHERITED:
             asked = given.get(name)
-            if asked is not None and _filled(name, asked) != theirs[name]:
+            if asked is None:
+                continue
+            asked = _filled(name, asked)
+            if name == "model" and _adds_heads(asked, theirs["model"]):
+                theirs["model"] = asked
+            if asked != theirs[name]:
                 raise ConfigError(
                     f"{name} comes with the weights of {self.label} ({theirs[name]!r}): "
                     f"leave it out, got {asked!r}"
@@ -91,6 +96,10 @@ def find_start(model: str) -> Start:
     found = find_model(model)
     record, weights = read_bundle(found.bundle)
     return Start(found.label, weights, record)
+
+
+def _adds_heads(asked: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    return theirs.get("heads") == 0 and {**asked, "heads": 0} == theirs
 
 
 def _filled(name: str, asked: Any) -> Any:

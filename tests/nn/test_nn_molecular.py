@@ -192,7 +192,7 @@ def test_extensive_targets_are_sums_and_u_and_g_follow_u0() -> None:
 def test_depth_counts_all_dense_layers_and_none_lets_values_fade(layers: int) -> None:
     numbers, positions, hidden, _ = _random()
     torch.manual_seed(6)
-    readout = MolecularReadout(8, 0, 64, ("homo", "u0"), layers).double()
+    readout = MolecularReadout(8, 0, 64, ("homo", "u0"), layers=layers).double()
     shapes = sorted(tuple(p.shape) for p in readout.parameters() if p.dim() == 2)
     assert len(shapes) == layers
     assert shapes.count((64, 64)) == max(layers - 2, 0)
