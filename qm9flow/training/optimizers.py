@@ -27,6 +27,9 @@ SOAP_BETAS = (0.95, 0.95)
 """Decay of SOAP's averages of gradients, and of their squares and correlations."""
 SOAP_EVERY = 10
 """Steps between two updates of SOAP's eigenbases."""
+SOAP_LARGEST = 1024
+"""Rows or columns above which a matrix is left to AdamW: SOAP keeps the square of their number, and
+decomposes it."""
 
 _ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 _MUON_STATE = ("momentum_buffer",)
@@ -137,8 +140,9 @@ def _inside(network: nn.Module) -> list[nn.Parameter]:
 
 
 def _matrices(network: nn.Module) -> list[nn.Parameter]:
-    """All with more than one row and column."""
-    return [p for p in network.parameters() if p.ndim == 2 and min(p.shape) > 1]
+    """All with more than one row and column, and not too many."""
+    matrices = (p for p in network.parameters() if p.ndim == 2)
+    return [p for p in matrices if min(p.shape) > 1 and max(p.shape) <= SOAP_LARGEST]
 
 
 def _muon(matrices: list[nn.Parameter], decay: float) -> _Part:

@@ -14,7 +14,7 @@ def test_a_recipe_is_where_options_start_from() -> None:
     assert train_from_dict({"recipe": "group"}) == TrainConfig()
     changed = train_from_dict({"model": {"architecture": "density", "hidden": 96}, "seed": 3})
     assert changed.model == DensityConfig(hidden=96)
-    assert (changed.optimizer, changed.seed) == ("muon", 3)
+    assert (changed.optimizer, changed.seed) == ("soap", 3)
     other = train_from_dict({"model": {"architecture": "mpnn"}})
     assert other.model == MPNNConfig()
     assert other.weighting == RECIPES["flagship"].weighting

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from qm9flow.config import DensityConfig
 from qm9flow.data.store import Dataset
 from qm9flow.release.bundle import load_model, read_bundle
 from qm9flow.release.export import check_parity
-from qm9flow.release.record import FORMAT
+from qm9flow.release.record import FORMAT, BundleRecord
 
 HERE = Path(__file__).resolve().parent
 KEPT = sorted(HERE.glob("format_*"))
@@ -32,6 +33,14 @@ def test_a_record_of_the_present_format_has_the_keys_of_the_kept_one() -> None:
     kept = json.loads((folder / "config.json").read_text())
     written = json.loads(record.to_json())
     assert _keys(written) == _keys(kept)
+
+
+def test_networks_of_a_time_without_heads_have_none() -> None:
+    """Whatever the default is today."""
+    written = json.loads((HERE / "format_4" / "config.json").read_text())
+    del written["train"]["model"]["heads"]
+    record = BundleRecord.from_json(json.dumps(written | {"format": 3}), "here")
+    assert record.train.model == DensityConfig(2, 4, 3, 3, 4, heads=0)
 
 
 def _keys(value: object) -> object:

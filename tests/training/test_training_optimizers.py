@@ -107,6 +107,21 @@ def test_one_step_moves_every_weight_once(tiny: TrainConfig, config: ModelConfig
             torch.testing.assert_close(moved.abs(), torch.ones_like(moved), rtol=1e-2, atol=1e-3)
 
 
+def test_soap_leaves_matrices_of_a_thousand_rows_to_adamw(tiny: TrainConfig) -> None:
+    """The edge network of 33 hidden nodes has 33 x 33 outputs; AdamW's first step moves it."""
+    network = _network(MPNNConfig(conv_layers=1, fc_layers=2, hidden=33, edge_width=3, radial=4))
+    flat = _flat(network)
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    optimizers = Optimizers(replace(tiny, optimizer="soap"), network, flat)
+    _pull(flat, 1)
+    optimizers.step(RATE)
+    matrices = [(n, p) for n, p in network.named_parameters() if p.ndim == 2 and min(p.shape) > 1]
+    moved = {name for name, p in matrices if not torch.equal(p, before[name])}
+    assert moved == {name for name, p in matrices if max(p.shape) > 1024}
+    assert moved
+    assert sum(value.numel() for value in optimizers.state().values()) < 5e5
+
+
 @two_kinds
 def test_the_gradients_size_is_no_matter_to_two_steps(tiny: TrainConfig, kind: str) -> None:
     ends = []

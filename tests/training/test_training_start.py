@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from qm9flow.config import MPNNConfig, TrainConfig
+from qm9flow.config import DensityConfig, MPNNConfig, TrainConfig
 from qm9flow.data.store import Dataset
 from qm9flow.errors import ConfigError
 from qm9flow.training.events import CheckpointReady, Failed, Finished
@@ -76,3 +76,20 @@ def test_weights_of_another_network_are_refused(
     assert end.reason == "impossible"
     assert "of another network" in end.message
     assert "has shape" in end.message
+
+
+def test_heads_can_be_added_and_change_nothing_at_first(
+    tiny: TrainConfig, dataset: Dataset
+) -> None:
+    """At a rate of almost zero the network with heads predicts what the one without did."""
+    plain = replace(tiny, model=DensityConfig(1, 8, 4, 4, 4, heads=0))
+    *_, before = fit(plain, dataset)
+    assert isinstance(before, Finished)
+    headed = replace(plain, model=replace(plain.model, heads=3))
+    *_, after = fit(_further(headed, before.weights), dataset, start=before.weights)
+    assert isinstance(after, Finished)
+    added = load(after.weights).keys() - load(before.weights).keys()
+    assert added
+    assert all(name.startswith("readout.heads.") for name in added)
+    score = before.best_metrics["val/score"]
+    assert after.best_metrics["val/score"] == pytest.approx(score, rel=1e-4)

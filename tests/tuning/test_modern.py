@@ -83,7 +83,7 @@ def run(name: str, n_trials: int, restart_every: int = 1000, seed: int = 0) -> l
 def test_the_flagship_s_recommended_setting_comes_first() -> None:
     train = to_train_config(MODERN.first, StudyConfig(preset="modern"), 0)
     assert train.model == DensityConfig(layers=3, hidden=64, vectors=64, channels=16, radial=12)
-    assert (train.optimizer, train.learning_rate, train.batch_size) == ("muon", 6e-3, 32)
+    assert (train.optimizer, train.learning_rate, train.batch_size) == ("soap", 3e-3, 64)
     assert (train.weight_decay, train.loss, train.weighting) == (1e-2, "mae", "balanced")
     assert (train.ema_decay, train.grad_clip, train.schedule) == (0.999, 5.0, "constant")
     assert train.warmup_steps > 0

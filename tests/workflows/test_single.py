@@ -12,7 +12,14 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from qm9flow.config import MPNNConfig, StudyConfig, TrainConfig, train_from_dict
+from qm9flow.config import (
+    DensityConfig,
+    MPNNConfig,
+    StudyConfig,
+    TrainConfig,
+    to_dict,
+    train_from_dict,
+)
 from qm9flow.data.store import Dataset
 from qm9flow.errors import CheckpointError, ConfigError, StudyBusyError, StudyError
 from qm9flow.tracking.places import training_place
@@ -171,6 +178,31 @@ def test_a_training_that_had_ended_says_so(here: Path) -> None:
     assert plans[1] == (
         "training mine had ended before: nothing is trained; another --name trains anew"
     )
+
+
+def test_heads_may_be_added_to_a_network_that_has_none_and_nothing_else() -> None:
+    kept = find_start(str(KEPT.with_name("format_4")))
+    with_heads = to_dict(kept.record.train.model)
+    none = replace(kept.record.train, model=replace(kept.record.train.model, heads=0))
+    start = replace(kept, record=replace(kept.record, train=none))
+    assert start.options({})["model"] == {**with_heads, "heads": 0}
+    assert start.options({"model": with_heads})["model"] == with_heads
+    for other in ({**with_heads, "hidden": 5}, {"architecture": "painn"}):
+        with pytest.raises(ConfigError, match="model comes with the weights"):
+            start.options({"model": other})
+    with pytest.raises(ConfigError, match="model comes with the weights"):
+        kept.options({"model": {**with_heads, "heads": 9}})
+
+
+def test_a_run_of_a_time_without_heads_is_repeated_without(here: Path) -> None:
+    assert run_training(TINY, QUIET, name="old") is not None
+    (run,) = runs()
+    values = to_dict(replace(TINY, model=DensityConfig(1, 8, 4, 4, 4)))
+    del values["model"]["heads"]
+    client = MlflowClient(f"sqlite:///{here}/mlflow.db")
+    client.log_dict(run.info.run_id, values, "config.json")
+    repeated, _ = config_of_run(run.info.run_id)
+    assert repeated.model == DensityConfig(1, 8, 4, 4, 4, heads=0)
 
 
 @pytest.mark.parametrize(
