@@ -112,6 +112,9 @@ class NetworkSuite:
 
     @pytest.fixture
     def network(self) -> Network:
+        return self.make()
+
+    def make(self) -> Network:
         """Untrained, but without layers that are zero before training: they would hide."""
         torch.manual_seed(3)
         network = build(self.config, LEARNED).double()
@@ -276,8 +279,7 @@ class NetworkSuite:
         assert torch.equal(other(numbers, positions.float()), network(numbers, positions.float()))
 
     def test_same_seed_same_weights(self, network: Network) -> None:
-        torch.manual_seed(3)
-        again = build(self.config, LEARNED).double().state_dict()
+        again = self.make().state_dict()
         assert again.keys() == network.state_dict().keys()
         assert all(torch.equal(again[key], value) for key, value in network.state_dict().items())
 
