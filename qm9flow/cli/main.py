@@ -83,8 +83,6 @@ def main() -> None:
     """Run the command line; an error made on purpose is a message and exit status 1."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
-    # Threads that wait by spinning take the cores from those that work; read when torch loads.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # MLflow draws its own bars for every file it copies, terminal or not.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # It also tells of every database that it makes.
