@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
-from torch import Tensor
 
 from qm9flow.data.store import Dataset
 from qm9flow.errors import BundleError
 from qm9flow.nn.catalog import build
-from qm9flow.nn.contract import Network, PropertyModel
+from qm9flow.nn.contract import PropertyModel
+from qm9flow.nn.weights import misfit
 from qm9flow.release.card import model_card
 from qm9flow.release.export import check_parity, export_onnx
 from qm9flow.release.record import BundleRecord
@@ -157,25 +157,7 @@ def _assemble(record: BundleRecord, weights: bytes, where: str) -> PropertyModel
         tensors = load(weights)
     except SafetensorError as error:
         raise BundleError(f"{where} cannot be read as safetensors: {error}") from error
-    _check_tensors(network, tensors, where)
+    if problem := misfit(network.state_dict(), tensors):
+        raise BundleError(f"{where}: {problem}")
     network.load_state_dict(tensors)
     return PropertyModel(network, record.codec).eval()
-
-
-def _check_tensors(network: Network, tensors: dict[str, Tensor], where: str) -> None:
-    expected = network.state_dict()
-    if missing := sorted(expected.keys() - tensors.keys()):
-        raise BundleError(f"{where}: the tensor {missing[0]} is missing")
-    if unknown := sorted(tensors.keys() - expected.keys()):
-        raise BundleError(f"{where}: the network has no tensor {unknown[0]}")
-    for name, tensor in expected.items():
-        got = tensors[name]
-        if got.shape != tensor.shape:
-            raise BundleError(
-                f"{where}: the tensor {name} must have shape {tuple(tensor.shape)}, "
-                f"got {tuple(got.shape)}"
-            )
-        if got.dtype != tensor.dtype:
-            raise BundleError(f"{where}: the tensor {name} must be {tensor.dtype}, got {got.dtype}")
-        if got.is_floating_point() and not got.isfinite().all():
-            raise BundleError(f"{where}: the tensor {name} holds a number that is not finite")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from qm9flow.config import TrainConfig
 from qm9flow.errors import ConfigError
+from qm9flow.nn.weights import misfit
 
 ADDED = ("readout.heads.",)
 """Parts that change nothing before they are trained: a network can start from one without them."""
@@ -73,12 +74,9 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     expected = network.state_dict()
     fresh = {name: value for name, value in expected.items() if name.startswith(ADDED)}
     tensors = fresh | dict(tensors)
-    for name in sorted(expected.keys() | tensors.keys()):
-        theirs = tuple(tensors[name].shape) if name in tensors else "none"
-        mine = tuple(expected[name].shape) if name in expected else "none"
-        if theirs != mine:
-            raise ConfigError(
-                f"the weights to start from are of another network: {name} has shape {theirs} "
-                f"there, {mine} here; leave the network's options out, or start from fresh weights"
-            )
+    if problem := misfit(expected, tensors):
+        raise ConfigError(
+            f"the weights to start from are of another network: {problem}; "
+            "leave the network's options out, or start from fresh weights"
+        )
     network.load_state_dict(tensors)

@@ -75,7 +75,7 @@ def test_weights_of_another_network_are_refused(
     assert isinstance(end, Failed)
     assert end.reason == "impossible"
     assert "of another network" in end.message
-    assert "has shape" in end.message
+    assert "must have shape" in end.message
 
 
 def test_heads_can_be_added_and_change_nothing_at_first(
