@@ -251,7 +251,7 @@ class Best:
         """Seconds that the last judgement will take: as before, or a guess as `fit` makes it."""
         if self.seconds is not None:
             return self.seconds
-        return JUDGED / molecules_per_second / 3 if molecules_per_second else 0.0
+        return len(self.truth) / molecules_per_second / 3 if molecules_per_second else 0.0
 
 
 def train_peer(

@@ -5,9 +5,10 @@ Shared by `accuracy_per_minute.py`, `throughput.py` and `onnx_latency.py`; nothi
 PyG's own classes do the work: `SchNet`, `NNConv`, `GRU` and `Set2Set`, `Data` and `DataLoader`.
 They are spared what a plain loop would not: neighbours are searched once, before any clock runs,
 and one network learns all ten targets at once. `SchNet` gets ten outputs, pooled as physics has it
-(extensive ones summed, others averaged). The `NNConv` network is that of PyG's example
-`qm9_nn_conv.py` (J. Gilmer et al., ICML 2017, arXiv:1704.01212), with Gaussians of distances on its
-edges instead of bond types, which would need more than elements and positions.
+(extensive ones summed, mu from charges as PyG's own option makes it, others averaged). The `NNConv`
+network is that of PyG's example `qm9_nn_conv.py` (J. Gilmer et al., ICML 2017, arXiv:1704.01212),
+with Gaussians of distances on its edges instead of bond types, which would need more than elements
+and positions.
 """
 
 import os
@@ -30,7 +31,7 @@ from torch_geometric.nn.conv import NNConv
 from torch_geometric.nn.models.schnet import GaussianSmearing, SchNet
 from torch_geometric.nn.pool import global_add_pool, global_mean_pool
 
-from qm9flow import properties
+from qm9flow import elements, properties
 from qm9flow.config import RECIPES
 from qm9flow.data.store import Dataset
 from qm9flow.elements import MAX_NUMBER
@@ -42,6 +43,8 @@ FLAGSHIP = RECIPES["flagship"]
 
 TYPICAL_ATOMS = 18
 """What sums are divided by, so that a fresh network's outputs are of order one."""
+
+DIPOLE = "mu"
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -82,25 +85,24 @@ class _GivenEdges(nn.Module):
         return edges
 
 
-class _Pooled(nn.Module):
-    """SchNet's readout for several targets: sums of extensive ones, means of others."""
+class _Unpooled(nn.Module):
+    """SchNet's readout, left to `SchNetNetwork`."""
 
-    is_extensive: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        flags = [properties.get(name).is_extensive for name in LEARNED]
-        self.register_buffer("is_extensive", torch.tensor(flags))
-
-    def forward(self, values: Tensor, batch: Tensor, dim: int) -> Tensor:
-        """(n_atoms, T) to (B, T)."""
+    def forward(self, values: Tensor, _batch: Tensor, dim: int) -> Tensor:
+        """(n_atoms, T), as they came."""
         assert dim == 0
-        total = global_add_pool(values, batch) / TYPICAL_ATOMS
-        return torch.where(self.is_extensive, total, global_mean_pool(values, batch))
+        return values
 
 
 class SchNetNetwork(nn.Module):
-    """PyG's `SchNet`, called on a batch."""
+    """PyG's `SchNet` on a batch, for several targets at once.
+
+    Sums of extensive targets, means of others, and mu as PyG's `SchNet(dipole=True)` has it: the
+    length of the sum of atomic charges times places from the centre of mass.
+    """
+
+    is_extensive: Tensor
+    is_dipole: Tensor
 
     def __init__(self, peer: SchNetPeer) -> None:
         super().__init__()
@@ -113,12 +115,19 @@ class SchNetNetwork(nn.Module):
             interaction_graph=_GivenEdges(),
         )
         self.schnet.lin2 = nn.Linear(peer.hidden // 2, len(LEARNED))
-        self.schnet.readout = _Pooled()
+        self.schnet.readout = _Unpooled()
+        flags = [properties.get(name).is_extensive for name in LEARNED]
+        self.register_buffer("is_extensive", torch.tensor(flags))
+        self.register_buffer("is_dipole", torch.tensor([name == DIPOLE for name in LEARNED]))
 
     def forward(self, batch: Batch) -> Tensor:
         """(B, T), encoded targets."""
-        values: Tensor = self.schnet(batch.z, (batch.edge_index, batch.edge_length), batch.batch)
-        return values
+        values = self.schnet(batch.z, (batch.edge_index, batch.edge_length), batch.batch)
+        totals = global_add_pool(values, batch.batch) / TYPICAL_ATOMS
+        pooled = torch.where(self.is_extensive, totals, global_mean_pool(values, batch.batch))
+        charges = values[:, self.is_dipole]  # (n_atoms, 1)
+        dipoles = global_add_pool(charges * batch.place, batch.batch)  # (B, 3)
+        return torch.where(self.is_dipole, dipoles.norm(dim=1, keepdim=True), pooled)
 
 
 class NNConvNetwork(nn.Module):
@@ -166,7 +175,7 @@ def peer_settings(peer: Peer) -> dict[str, Any]:
 def peer_data(
     dataset: Dataset, indices: Indices, encoded: Floats | None, cutoff_angstrom: float
 ) -> list[Data]:
-    """One `Data` a molecule, with its edges and their lengths.
+    """One `Data` a molecule: edges, their lengths, and places from the centre of mass.
 
     Args:
         dataset: All molecules.
@@ -178,10 +187,12 @@ def peer_data(
         The molecules, in order.
     """
     wanted = None if encoded is None else torch.from_numpy(encoded.astype(np.float32))
+    mass_of = elements.by_number("mass_u")
     molecules = []
     for row, i in enumerate(indices):
         atoms = slice(dataset.ptr[i], dataset.ptr[i + 1])
         position = dataset.positions[atoms]
+        masses = mass_of[dataset.numbers[atoms]]
         length = np.linalg.norm(position[:, None] - position[None], axis=-1)
         near = length < cutoff_angstrom
         np.fill_diagonal(near, val=False)
@@ -190,6 +201,7 @@ def peer_data(
                 z=torch.from_numpy(dataset.numbers[atoms].astype(np.int64)),
                 edge_index=torch.from_numpy(np.stack(near.nonzero())),
                 edge_length=torch.from_numpy(length[near].astype(np.float32)),
+                place=torch.from_numpy(position - masses @ position / masses.sum()).float(),
                 num_nodes=len(position),
                 y=None if wanted is None else wanted[row : row + 1],
             )

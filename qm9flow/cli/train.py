@@ -24,6 +24,9 @@ from qm9flow.errors import ConfigError
 @option("--name", str, "Of the training; one that was stopped goes on.")
 @option("--minutes", float, "Training time, at most.")
 @option("--epochs", int, "Epochs, at most.")
+@option(
+    "--learning-rate", float, "After warm-up; 1e-3 or less to go on from a model for a short time."
+)
 @option("--train-size", int, "Training molecules.")
 @option("--split", click.Choice(["seed", "standard"]), "Which molecules are trained on.")
 @option("--seed", int, "Of weights and batches.")
@@ -49,7 +52,7 @@ def command(
     Example:
       qm9flow train --minutes 45 --register
       qm9flow train --recipe group --epochs 10
-      qm9flow train --start-from pretrained --minutes 30
+      qm9flow train --start-from pretrained --learning-rate 5e-4 --minutes 30
       qm9flow train --from-run 0123456789abcdef0123456789abcdef
     """
     from qm9flow.workflows.single import config_of_run, run_training, with_options

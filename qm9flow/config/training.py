@@ -48,7 +48,8 @@ class TrainConfig:
     max_minutes: Annotated[float | None, above(0)] = None
     """Training time at most, validation included; none means no limit."""
     warmup_steps: Annotated[int, between(0, 1_000_000)] = 200
-    """Steps over which the learning rate rises from zero; a tenth of all steps if that is fewer."""
+    """Steps over which the learning rate rises from zero; a tenth of the budget (epochs or minutes)
+    if that is sooner."""
     schedule: Schedule = "constant"
     """`cosine` falls to zero at the end of the budget (epochs or minutes, whichever is nearer);
     `plateau` halves after 3 epochs without a better validation score."""

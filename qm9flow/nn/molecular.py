@@ -36,8 +36,9 @@ EXTENT_UNIT = 0.22
 INITIAL_MOMENTS = 0.1
 """Initial size of charges and dipoles, beside that of other outputs. Times places they would be far
 larger, and their gradients would drown all others' for hundreds of steps."""
-SHORTEST = 1e-3
-"""Dipoles, in standard deviations, below which their length bends to zero: its slope there."""
+SHORTEST = 2.0**-10
+"""Dipoles, in standard deviations, below which their length bends to zero. A power of two, whose
+square and root are exact in float32 too, as graphs have it: no dipole is exactly no length."""
 
 
 class MolecularReadout(nn.Module):

@@ -98,8 +98,13 @@ def find_model(reference: str, tracking_uri: str | None = None) -> FoundModel:
     if reference == pretrained.NAME:
         return FoundModel(pretrained.bundle(), alias=pretrained.NAME)
     may_stand_in = reference == CHAMPION and pretrained.is_there()
-    if may_stand_in and _is_first_use(tracking_uri):
-        return _stand_in()
+    if pretrained.is_there() and _is_first_use(tracking_uri):
+        if may_stand_in:
+            return _stand_in()
+        raise RegistryError(
+            f"there is no model {reference!r}: it is no bundle's folder, and nothing is registered "
+            f"here; `{pretrained.NAME}` is the model that comes with qm9flow"
+        )
     from qm9flow.registry.versions import fetch, resolve  # mlflow takes a second to import
 
     try:

@@ -96,7 +96,8 @@ class Finished:
     Attributes:
         ending: Which budget ended it.
         epochs: Epochs done.
-        best_epoch: Epoch of the lowest `val/score`.
+        best_epoch: Epoch of the lowest `val/score`; 0 where no epoch was better than the weights
+            that another training left, from which this one started.
         best_metrics: All metrics of that epoch.
         weights: safetensors bytes of the network at that epoch (averaged weights, if any).
         verdict: What the gradients said over the whole training.

@@ -30,7 +30,8 @@ def fit(
     The events are `Started`, then for each epoch an `EpochEnded` and every `checkpoint_every`
     epochs, and after the last one, a `CheckpointReady`, at the end `Finished`; or, instead of
     what is left, `Failed`. Whatever goes wrong inside the training is such an event, not an
-    exception. To stop early, close the generator. Nothing is written anywhere.
+    exception. To stop early, close the generator. Nothing is written anywhere. Weights to start
+    from are judged first, as epoch 0: what comes out is never worse than they are.
 
     The same configuration and data give the same numbers on one device with one number of
     threads, also when resumed from a checkpoint; unless `max_minutes` cuts it short. torch's

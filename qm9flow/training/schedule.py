@@ -9,8 +9,8 @@ PLATEAU_PATIENCE = 3
 """Epochs without a better validation score before the rate is halved."""
 PLATEAU_FACTOR = 0.5
 WARMUP_SHARE = 0.1
-"""Largest share of all steps that may be warm-up: with large batches a short training has fewer
-steps than `warmup_steps`, and would end before it reaches its learning rate."""
+"""Largest share of the budget that may be warm-up: a short training, or one with large batches, has
+fewer steps than `warmup_steps`, and would end before it reaches its learning rate."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,22 @@ def learning_rate(config: TrainConfig, budget: Budget, plateau_factor: float = 1
 
     Returns:
         learning_rate * warm-up * schedule, where the warm-up rises linearly over
-        `warmup_steps`, or a tenth of all steps if that is fewer.
+        `warmup_steps`, or over a tenth of the budget, of steps or of time, if that is over sooner.
     """
-    warmup_steps = min(config.warmup_steps, int(WARMUP_SHARE * budget.total_steps))
-    rate = config.learning_rate
-    if budget.step < warmup_steps:
-        rate *= (budget.step + 1) / warmup_steps
+    rate = config.learning_rate * _warmed_up(config, budget)
     if config.schedule == "cosine":
         rate *= 0.5 * (1.0 + math.cos(math.pi * budget.share))
     elif config.schedule == "plateau":
         rate *= plateau_factor
     return rate
+
+
+def _warmed_up(config: TrainConfig, budget: Budget) -> float:
+    """How far the warm-up is, 0 to 1."""
+    warmup_steps = min(config.warmup_steps, int(WARMUP_SHARE * budget.total_steps))
+    if budget.step >= warmup_steps:
+        return 1.0
+    return min(1.0, max((budget.step + 1) / warmup_steps, budget.share / WARMUP_SHARE))
 
 
 def plateau_after(factor: float, waited: int, *, is_best: bool) -> tuple[float, int]:

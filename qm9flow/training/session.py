@@ -112,6 +112,8 @@ class Session:
         self.progress = Progress()
         if checkpoint is not None:
             self._restore(checkpoint)
+        elif start is not None:
+            self._judge_start()
 
     def started(self) -> Started:
         """What is set up.
@@ -177,6 +179,15 @@ class Session:
             "val/seconds": ended - trained,
         }
         return self._ended(metrics)
+
+    def _judge_start(self) -> None:
+        """Take the weights that another training left as epoch 0, the one to beat."""
+        started = time.perf_counter()
+        metrics = self._data.validate(self._network)
+        seconds = time.perf_counter() - started
+        self.progress.validation_seconds = self.progress.elapsed_seconds = seconds
+        if math.isfinite(metrics["val/score"]):
+            self.progress.best_metrics = metrics | {"val/seconds": seconds}
 
     def _train(self, started: float) -> tuple[float, int, float]:
         """One pass over the training molecules: its loss, molecules seen, last learning rate."""

@@ -224,8 +224,11 @@ def _describe(
 def _compare(trained: Trained, repeats: Repeated | None, console: Console) -> None:
     """Say what came out, beside what the repeated run had recorded."""
     now = trained.best_metrics
+    best = f"best epoch {trained.best_epoch}"
+    if trained.best_epoch == 0:
+        best = "no epoch was better than the weights it started from, which are what comes out"
     console.say(
-        f"best epoch {trained.best_epoch}: validation score {now['val/score']:.6f} "
+        f"{best}: validation score {now['val/score']:.6f} "
         f"on {trained.train.val_size or 'all'} validation molecules"
     )
     if repeats is None:

@@ -36,7 +36,7 @@ class Trained:
         weights: safetensors bytes of the best epoch's network.
         ending: Which budget ended it.
         epochs: Epochs done.
-        best_epoch: Epoch of the lowest validation score.
+        best_epoch: Epoch of the lowest validation score, 0 for the weights it started from.
         best_metrics: All metrics of that epoch.
         verdict: What the gradients said.
     """

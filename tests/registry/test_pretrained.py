@@ -71,6 +71,11 @@ def test_a_store_that_was_named_must_exist(
     assert list(stores_in.iterdir()) == []
 
 
+def test_a_misspelt_name_is_told_the_one_that_is_there(shipped: Path, stores_in: Path) -> None:
+    with pytest.raises(RegistryError, match=r"no model 'pretraind'.*`pretrained` is the model"):
+        find_model("pretraind")
+
+
 @pytest.mark.parametrize("file", ["model.onnx", "weights.safetensors", "config.json"])
 @pytest.mark.parametrize("how", ["changed", "cut", "gone"])
 def test_a_damaged_one_is_refused_in_a_line(

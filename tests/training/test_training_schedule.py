@@ -30,6 +30,13 @@ def test_warm_up_is_at_most_a_tenth_of_all_steps() -> None:
     assert learning_rate(CONFIG, Budget(0, 3)) == 0.01
 
 
+def test_warm_up_is_at_most_a_tenth_of_the_time() -> None:
+    config = replace(CONFIG, warmup_steps=500)
+    seen = [learning_rate(config, Budget(2 * i, 10**6, 1.0 * i, 60.0)) for i in range(8)]
+    assert seen == pytest.approx([0.01 * min(1.0, max((2 * i + 1) / 500, i / 6)) for i in range(8)])
+    assert seen[6] == seen[7] == 0.01
+
+
 def test_cosine_is_half_way_down_in_the_middle_and_zero_at_the_end() -> None:
     config = replace(CONFIG, schedule="cosine", warmup_steps=0)
     assert learning_rate(config, Budget(50, 100)) == pytest.approx(0.005)

@@ -38,6 +38,24 @@ def test_a_training_starts_where_the_other_ended(
         torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-6)
 
 
+def test_weights_that_no_epoch_beats_come_out_as_they_were(
+    tiny: TrainConfig, dataset: Dataset
+) -> None:
+    *_, before = fit(replace(tiny, max_epochs=12), dataset)
+    assert isinstance(before, Finished)
+    wild = replace(_further(tiny, before.weights), max_epochs=1, learning_rate=1.0, warmup_steps=0)
+    events = list(fit(wild, dataset, start=before.weights))
+    end = events[-1]
+    assert isinstance(end, Finished)
+    assert (end.epochs, end.best_epoch, end.weights) == (1, 0, before.weights)
+    assert end.best_metrics["val/score"] == before.best_metrics["val/score"]
+    (blob,) = (event.blob for event in events if isinstance(event, CheckpointReady))
+    *_, resumed = fit(wild, dataset, checkpoint=blob)
+    assert isinstance(resumed, Finished)
+    assert (resumed.best_epoch, resumed.weights) == (0, before.weights)
+    assert resumed.best_metrics == end.best_metrics
+
+
 def test_it_resumes_without_the_weights(
     tiny: TrainConfig, dataset: Dataset, weights: bytes
 ) -> None:
