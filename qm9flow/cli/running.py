@@ -37,7 +37,11 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         if number in seen and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not seen:
-            click.echo("\nStopping at the next good moment; once more ends at once.", err=True)
+            click.echo(
+                "\nStopping when what is running is done, an epoch for instance; once more ends "
+                "at once, and loses it.",
+                err=True,
+            )
         seen.append(number)
 
     before = {number: signal.signal(number, handle) for number in SIGNALS}

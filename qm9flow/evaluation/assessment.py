@@ -123,7 +123,7 @@ class Assessment:
             {
                 "name": item.name,
                 "year": item.year,
-                "arxiv": item.arxiv,
+                "paper": item.paper,
                 "mae": {target: item.mae(target) for target in REPORTED},
             }
             for item in LITERATURE
@@ -319,7 +319,7 @@ class Assessment:
         beside = [_as_listed(row) for row in self.literature_rows()]
         dull = ("rank",) if n_worst == 1 else ()
         worst = [_without(row, *dull) for row in self._worst_in_words(n_worst)]
-        papers = ", ".join(f"{item.name} arXiv:{item.arxiv}" for item in LITERATURE)
+        papers = ", ".join(f"{item.name} {item.paper}" for item in LITERATURE)
         largest = "Largest errors" if n_worst is None else "Largest error of a target"
         note = f"{self.literature_note()}\n{papers}"
         return [

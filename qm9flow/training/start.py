@@ -47,7 +47,7 @@ def starting_weights(config: TrainConfig, weights: bytes | None) -> dict[str, Te
     if weights is None:
         raise ConfigError(
             f"this training starts from the weights with SHA-256 {config.start}: "
-            "name the model that has them"
+            "name the model that has them (`--start-from`)"
         )
     digest = weights_digest(weights)
     if digest != config.start:

@@ -53,8 +53,8 @@ class Start:
                 theirs["model"] = asked
             if asked != theirs[name]:
                 raise ConfigError(
-                    f"{name} comes with the weights of {self.label} ({theirs[name]!r}): "
-                    f"leave it out, got {asked!r}"
+                    f"{name} comes with the weights of {self.label}: leave it out; "
+                    f"{_differing(theirs[name], asked)}"
                 )
         start = weights_digest(self.weights)
         if given.get("start") not in (None, start):
@@ -100,6 +100,16 @@ def find_start(model: str) -> Start:
 
 def _adds_heads(asked: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
     return theirs.get("heads") == 0 and {**asked, "heads": 0} == theirs
+
+
+def _differing(theirs: Any, asked: Any) -> str:
+    if not isinstance(theirs, Mapping) or not isinstance(asked, Mapping):
+        return f"it is {theirs!r}, got {asked!r}"
+    return ", ".join(
+        f"{key} is {theirs.get(key)!r}, got {asked.get(key)!r}"
+        for key in {**theirs, **asked}
+        if theirs.get(key) != asked.get(key)
+    )
 
 
 def _filled(name: str, asked: Any) -> Any:

@@ -32,7 +32,7 @@ from qm9flow.workflows import report
 from qm9flow.workflows.console import Console, Stopped
 from qm9flow.workflows.journal import log_file, logged, on_record
 from qm9flow.workflows.publish import Published, publish, put_on_record
-from qm9flow.workflows.trained import EPOCHS, Trained, claim, train_to_end
+from qm9flow.workflows.trained import EPOCHS, RECORD, Trained, claim, train_to_end
 
 FINAL_EPOCHS = 300
 """Passes of the final training, at most; its minutes end most of them long before."""
@@ -141,7 +141,11 @@ def _search_and_publish(
     final = final_config(opened, selection.candidate)
     folder = opened.state / FINAL / _label(selection, final)
     claim(folder, final)
-    console.say(f"training the candidate on the whole split, {opened.config.final_minutes:g} min")
+    if (folder / RECORD).exists():
+        console.say("the candidate was trained on the whole split before")
+    else:
+        minutes = f"{opened.config.final_minutes:g} min"
+        console.say(f"training the candidate on the whole split, {minutes}")
     training = tracker.open_training(
         config.to_dict(final), folder / EPOCHS, name="final training", folder=FINAL
     )

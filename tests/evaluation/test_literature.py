@@ -9,14 +9,17 @@ BY_NAME = {item.name: item for item in LITERATURE}
 
 
 def test_networks_and_their_papers() -> None:
-    assert {name: item.arxiv for name, item in BY_NAME.items()} == {
-        "enn-s2s": "1704.01212",
-        "SchNet": "1706.08566",
-        "DimeNet++": "2011.14115",
-        "EGNN": "2102.09844",
-        "PaiNN": "2102.03150",
-        "ET": "2202.02541",
-        "Equiformer": "2206.11990",
+    assert {name: item.paper for name, item in BY_NAME.items()} == {
+        "enn-s2s": "arXiv:1704.01212",
+        "SchNet": "arXiv:1706.08566",
+        "DimeNet++": "arXiv:2011.14115",
+        "EGNN": "arXiv:2102.09844",
+        "SphereNet": "arXiv:2102.05013",
+        "PaiNN": "arXiv:2102.03150",
+        "ET": "arXiv:2202.02541",
+        "Equiformer": "arXiv:2206.11990",
+        "EquiformerV2": "arXiv:2306.12059",
+        "Geoformer": "NeurIPS 2023",
     }
     assert [item.year for item in LITERATURE] == sorted(item.year for item in LITERATURE)
 
@@ -34,6 +37,9 @@ def test_networks_and_their_papers() -> None:
         ("Equiformer", "cv", 0.023),
         ("EGNN", "homo", 0.029),
         ("ET", "lumo", 0.0175),
+        ("SphereNet", "zpve", 0.00112),
+        ("EquiformerV2", "mu", 0.01),
+        ("Geoformer", "r2", 0.028),
     ],
 )
 def test_values_are_in_our_units(name: str, target: str, mae: float) -> None:
