@@ -40,13 +40,43 @@ def command(
     """Write the bundle of VERSION (a number or an alias; the champion by default) to a folder.
 
     It holds the ONNX graph, the weights, the configuration and the model card. Its checksum is
-    verified.
+    verified. `pretrained` is the model that comes with qm9flow.
 
     \b
     Example:
       qm9flow export champion --output champion/
+      qm9flow export pretrained --output pretrained/
       qm9flow export 3 --output three/ --evidence three.npz --curves three.csv
     """
+    from qm9flow.registry import pretrained
+
+    if version == pretrained.NAME:
+        number, label = None, f"the {pretrained.NAME} model"
+        folder = pretrained.write(output, evidence, curves)
+    else:
+        number, label, folder = _fetch(version, output, evidence, curves, tracking_uri)
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    if as_json:
+        written = {"folder": str(folder), "files": files}
+        beside = {"evidence": evidence, "curves": curves}
+        named = {name: None if path is None else str(path) for name, path in beside.items()}
+        print_json({"version": number, **written, **named})
+    else:
+        say(f"Wrote {label} to {folder}: {', '.join(files)}")
+        if evidence is not None:
+            say(f"Wrote its validation errors to {evidence}")
+        if curves is not None:
+            say(f"Wrote the curves of its training to {curves}")
+
+
+def _fetch(
+    version: str,
+    output: Path,
+    evidence: Path | None,
+    curves: Path | None,
+    tracking_uri: str | None,
+) -> tuple[int, str, Path]:
+    """The number, the label and the written folder of a version of the registry."""
     from qm9flow.registry.client import connect
     from qm9flow.registry.versions import fetch, fetch_evidence, resolve
     from qm9flow.tracking.curves import fetch_curves, write_curves
@@ -59,15 +89,4 @@ def command(
         fetch_evidence(found, evidence, tracking_uri)
     if epochs is not None and curves is not None:
         write_curves(epochs, curves)
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
-    if as_json:
-        written = {"folder": str(folder), "files": files}
-        beside = {"evidence": evidence, "curves": curves}
-        named = {name: None if path is None else str(path) for name, path in beside.items()}
-        print_json({"version": found.number, **written, **named})
-    else:
-        say(f"Wrote {found.label} to {folder}: {', '.join(files)}")
-        if evidence is not None:
-            say(f"Wrote its validation errors to {evidence}")
-        if curves is not None:
-            say(f"Wrote the curves of its training to {curves}")
+    return found.number, found.label, folder

@@ -4,6 +4,7 @@
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import qm9flow
 from qm9flow.errors import RegistryError
 from qm9flow.registry import evidence
-from qm9flow.registry.checksum import file_sha256
+from qm9flow.registry.checksum import file_sha256, folder_sha256
 
 NAME = "pretrained"
 FOLDER = Path(qm9flow.__file__).resolve().parent / NAME
@@ -70,6 +71,38 @@ def validation_errors() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64
         return evidence.load(FOLDER / evidence.FILE)
     except RegistryError as error:
         raise _damaged(FOLDER, str(error)) from error
+
+
+def write(folder: Path, errors: Path | None = None, curves: Path | None = None) -> Path:
+    """Copy the shipped bundle to a folder, and what lies beside it to files.
+
+    Args:
+        folder: The bundle's folder to be, missing or empty or holding this very bundle.
+        errors: Where the validation errors go; None leaves them out.
+        curves: Where the metrics of its training's epochs go; None leaves them out.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RegistryError: The shipped files are missing or damaged, or the folder holds something
+            else or cannot be written.
+    """
+    source = bundle()
+    validation_errors()
+    try:
+        if folder.is_dir() and any(folder.iterdir()):
+            if folder_sha256(folder) != folder_sha256(source):
+                raise RegistryError(f"{folder} is not empty; name a new folder")
+        else:
+            shutil.copytree(source, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        for name, path in ((evidence.FILE, errors), (CURVES, curves)):
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(FOLDER / name, path)
+    except (OSError, shutil.Error) as error:
+        raise RegistryError(f"{folder} or a file beside it cannot be written: {error}") from error
+    return folder
 
 
 def _damaged(folder: Path, what: str) -> RegistryError:

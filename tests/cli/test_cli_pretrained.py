@@ -88,7 +88,10 @@ def test_an_empty_registry_says_what_is_used(
     assert "no version is champion yet" in str(failed.exception)
 
 
-@pytest.mark.parametrize("command", ["predict --smiles C", "evaluate", "serve --port 0"])
+@pytest.mark.parametrize(
+    "command",
+    ["predict --smiles C", "evaluate", "serve --port 0", "export pretrained --output there"],
+)
 def test_a_damaged_one_is_an_error_in_a_line(shipped: Path, command: str) -> None:
     (shipped / "bundle" / "model.onnx").write_bytes(b"")
     failed = call(*command.split())
@@ -107,6 +110,21 @@ def test_export_takes_the_gates_evidence_along(
     errors, _ = evidence.load(stores_in / "new/validation.npz")
     assert len(errors) == 400
     assert answer(call(*words, "--json"))["evidence"] == "new/validation.npz"
+
+
+def test_export_writes_the_one_that_comes_along(shipped: Path, stores_in: Path) -> None:
+    words = ("export", "pretrained", "--output", "new/bundle")
+    beside = ("--evidence", "new/validation.npz", "--curves", "new/curves.csv")
+    assert "Wrote the pretrained model to new/bundle" in call(*words, *beside).output
+    for name in ("validation.npz", "curves.csv"):
+        assert (stores_in / "new" / name).read_bytes() == (shipped / name).read_bytes()
+    assert folder_sha256(stores_in / "new/bundle") == folder_sha256(shipped / "bundle")
+    assert answer(call(*words, "--json"))["version"] is None  # it is there already
+    (stores_in / "new/bundle/card.md").write_text("mine")
+    failed = call(*words)
+    assert isinstance(failed.exception, RegistryError)
+    assert str(failed.exception) == "new/bundle is not empty; name a new folder"
+    assert (stores_in / "new/bundle/card.md").read_text() == "mine"
 
 
 @pytest.mark.slow
