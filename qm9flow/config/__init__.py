@@ -5,6 +5,7 @@ saved with a run and is enough to repeat it.
 """
 
 from qm9flow.config.choices import Device, Loss, Optimizer, Sampler, Schedule, SplitName, Weighting
+from qm9flow.config.goals import GAP_GOAL, GOALS, goals_of
 from qm9flow.config.limits import MAX_NAME, check_name
 from qm9flow.config.networks import (
     MODEL_CONFIGS,
@@ -24,6 +25,8 @@ from qm9flow.config.training import PLACE_ONLY, TrainConfig
 
 __all__ = [
     "DEFAULT_RECIPE",
+    "GAP_GOAL",
+    "GOALS",
     "MAX_NAME",
     "MODEL_CONFIGS",
     "PLACE_ONLY",
@@ -49,6 +52,7 @@ __all__ = [
     "before_heads",
     "check_name",
     "from_dict",
+    "goals_of",
     "load_file",
     "model_from_dict",
     "to_dict",

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from qm9flow.config import PLACE_ONLY, TrainConfig, to_dict
+from qm9flow.config import PLACE_ONLY, TrainConfig, goals_of, to_dict
 from qm9flow.errors import CheckpointError
 from qm9flow.training.events import Verdict
 
@@ -125,7 +125,8 @@ def config_digest(config: TrainConfig, data_digest: str) -> str:
         SHA-256, hexadecimal.
     """
     values = {key: value for key, value in to_dict(config).items() if key not in PLACE_ONLY}
-    text = json.dumps({"config": values, "data": data_digest}, sort_keys=True)
+    content = {"config": values, "data": data_digest, "goals": goals_of(config.weighting)}
+    text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

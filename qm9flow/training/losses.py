@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qm9flow.config import Loss, TrainConfig
+from qm9flow.config import GAP_GOAL, GOALS, Loss, TrainConfig
 from qm9flow.targets import TargetCodec
 
 RMSE_FLOOR = 1e-12
@@ -21,29 +21,6 @@ would give NaN gradients."""
 
 HUBER_DELTA = 1.0
 """In training standard deviations: where the Huber loss turns from quadratic to linear."""
-
-
-GOALS = {
-    "mu": 0.02,
-    "alpha": 0.06,
-    "homo": 0.017,
-    "lumo": 0.0145,
-    "r2": 0.25,
-    "zpve": 0.0005,
-    "u0": 0.022,
-    "u": 0.022,
-    "g": 0.022,
-    "cv": 0.025,
-}
-"""Mean absolute errors, in the targets' units: in a balanced loss an error that large counts the
-same whatever the target. Chosen by trial (`docs/models.md`): about what networks of the literature
-reach on QM9 (SchNet, arXiv:1706.08566; PaiNN, arXiv:2102.03150), but 0.4 to two thirds of it for
-orbital energies and ZPVE, which are hardest to bring to chemical accuracy, and several times it for
-r2 and the three energies, of which each learns from the others. Only their ratios matter."""
-
-GAP_GOAL = 0.018
-"""The same of the difference LUMO - HOMO, which a balanced loss compares beside the two: it is no
-output, but the two errors then lean the same way and part of them cancels (`docs/models.md`)."""
 
 
 def compared(config: TrainConfig, codec: TargetCodec) -> Tensor | None:

@@ -18,6 +18,7 @@ from qm9flow.config import (
     SchNetConfig,
     StudyConfig,
     TrainConfig,
+    goals_of,
     to_dict,
 )
 from qm9flow.errors import ConfigError
@@ -172,6 +173,8 @@ class Space:
             "recipe": recipe,
             "first": dict(self.first) if self.first else None,
         }
+        if goals := goals_of(self.recipe.weighting):
+            content["goals"] = goals
         if self.branches:
             del recipe["model"]
             content["branches"] = [

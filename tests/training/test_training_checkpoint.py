@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qm9flow.config import PyGSchNetConfig, TrainConfig
+from qm9flow.config import GOALS, PyGSchNetConfig, TrainConfig
 from qm9flow.errors import CheckpointError
 from qm9flow.training.checkpoint import (
     FORMAT,
@@ -106,3 +106,12 @@ def test_the_digest_is_of_the_training_not_of_the_place() -> None:
         config_digest(replace(config, max_epochs=31), "data"),
     ]
     assert len({digest, *others}) == 5
+
+
+def test_the_digest_is_of_what_a_loss_weighs_targets_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    equal, balanced = TrainConfig(), TrainConfig(loss="mae", weighting="balanced")
+    before = [config_digest(config, "data") for config in (equal, balanced)]
+    monkeypatch.setitem(GOALS, "zpve", 1.0)
+    after = [config_digest(config, "data") for config in (equal, balanced)]
+    assert after[0] == before[0]
+    assert after[1] != before[1]

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from qm9flow.config import TrainConfig, from_dict
+from qm9flow.config import GAP_GOAL, GOALS, TrainConfig, from_dict
 from qm9flow.data.resident import Batch
 from qm9flow.errors import ConfigError
 from qm9flow.properties import LEARNED
 from qm9flow.targets import TargetCodec
 from qm9flow.training.flat import FlatParameters
-from qm9flow.training.losses import GAP_GOAL, GOALS, LOSSES, RMSE_FLOOR, compared
+from qm9flow.training.losses import LOSSES, RMSE_FLOOR, compared
 from qm9flow.training.steps import Stepper
 
 PREDICTED = torch.tensor([[0.5, 1.0], [3.0, -1.0]])

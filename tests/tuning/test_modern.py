@@ -18,6 +18,7 @@ from small_study import run_study, small_config, stores_at, with_recipe
 from test_sampling import new_history
 
 from qm9flow.config import (
+    GOALS,
     DensityConfig,
     MPNNConfig,
     PaiNNConfig,
@@ -239,6 +240,13 @@ def test_scores_of_two_meanings_do_not_meet_in_a_study(monkeypatch: pytest.Monke
     before = get_space("seed").digest
     monkeypatch.setattr("qm9flow.tuning.spaces.OBJECTIVE", 3)
     assert get_space("seed").digest != before
+
+
+def test_trials_of_two_losses_do_not_meet_in_a_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {name: get_space(name).digest for name in ("seed", "modern")}
+    monkeypatch.setitem(GOALS, "zpve", 1.0)
+    assert get_space("seed").digest == before["seed"]
+    assert get_space("modern").digest != before["modern"]
 
 
 @pytest.mark.slow
