@@ -14,6 +14,9 @@ from qm9flow.registry.checksum import file_sha256
 
 NAME = "qm9flow"
 CHAMPION = "champion"
+RESERVED = (CHAMPION, "challenger", "previous", pretrained.NAME)
+"""Names that never mean a folder: a copy beside the registry would stay behind when the alias moves
+on. `./champion` is the folder."""
 FACTS = (
     "created",
     "git_commit",
@@ -77,7 +80,8 @@ def find_model(reference: str, tracking_uri: str | None = None) -> FoundModel:
 
     Args:
         reference: An alias such as `champion`, a version's number, or a bundle's folder. What
-            holds a path separator, or names a folder with a `model.onnx` in it, is a folder.
+            holds a path separator is a folder; a name without one is a folder if that holds a
+            `model.onnx` and the name is none of `RESERVED` and no number.
             `pretrained` is the model that comes with qm9flow; it also stands in for the champion
             where nothing is registered, unless a store was named that does not exist.
         tracking_uri: None takes the environment's, or the database in the current folder.
@@ -90,7 +94,9 @@ def find_model(reference: str, tracking_uri: str | None = None) -> FoundModel:
     """
     folder = Path(reference)
     is_bundle = (folder / "model.onnx").is_file()
-    if is_bundle or os.sep in reference or reference in (".", ".."):
+    is_path = os.sep in reference or reference in (".", "..")
+    is_reserved = reference in RESERVED or reference.isdecimal()
+    if is_path or (is_bundle and not is_reserved):
         if not is_bundle:
             raise RegistryError(f"{reference} is no bundle: it holds no model.onnx")
         _check_file(folder)

@@ -1,5 +1,6 @@
 """The model that comes with qm9flow: when it is taken, and that it is verified."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,20 @@ def test_it_stands_in_for_the_champion_of_an_empty_registry_only(
     registry.client.set_registered_model_alias(MODEL_NAME, "champion", "1")
     champion = find_model("champion")
     assert (champion.version, champion.remark) == (1, None)
+
+
+@pytest.mark.parametrize("name", ["champion", "pretrained", "1"])
+def test_a_folder_of_the_same_name_does_not_hide_a_model(
+    shipped: Path, registry: Registry, name: str
+) -> None:
+    """`qm9flow export champion --output champion/` may have been called here."""
+    registry.add("a")
+    registry.client.set_registered_model_alias(MODEL_NAME, "champion", "1")
+    shutil.copytree(shipped / "bundle", name)
+    assert find_model(name).bundle != Path(name).absolute()
+    assert find_model(f"./{name}").bundle == Path(name).absolute()
+    shutil.copytree(shipped / "bundle", "mine")
+    assert find_model("mine").bundle == Path("mine").absolute()
 
 
 def test_by_its_name_it_is_there_at_any_time(shipped: Path, registry: Registry) -> None:
