@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.torch import load
 
+from qm9flow.config import Device
 from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset
 from qm9flow.evaluation.assessment import Assessment, assess
@@ -17,7 +18,7 @@ from qm9flow.evaluation.baseline import linear_baseline
 from qm9flow.evaluation.tables import ErrorTable, error_table
 from qm9flow.nn.catalog import build
 from qm9flow.nn.contract import PropertyModel
-from qm9flow.properties import LEARNED, TARGETS
+from qm9flow.properties import GEOMETRIC, LEARNED, TARGETS
 from qm9flow.registry.aliases import CHAMPION, Promotion, judged_before, promote
 from qm9flow.registry.find import FoundModel
 from qm9flow.registry.versions import Version, register, resolve
@@ -25,7 +26,7 @@ from qm9flow.release.bundle import read_bundle, write_bundle
 from qm9flow.release.record import BundleRecord
 from qm9flow.tracking import provenance
 from qm9flow.tracking.study import StudyTracker
-from qm9flow.training.device import pick_device
+from qm9flow.training.device import is_out_of_memory, pick_device
 from qm9flow.training.metrics import all_targets, learned_scale, training_codec, training_sample
 from qm9flow.training.predict import predict
 from qm9flow.workflows.console import Console, Stopped
@@ -231,19 +232,27 @@ def load_network(trained: Trained, dataset: Dataset) -> PropertyModel:
     return PropertyModel(network, codec).eval()
 
 
-def predict_all(model: PropertyModel, dataset: Dataset, indices: Indices) -> Floats:
+def predict_all(
+    model: PropertyModel, dataset: Dataset, indices: Indices, device: Device = "auto"
+) -> Floats:
     """All 19 targets of some molecules.
 
     Args:
         model: The network with its codec.
         dataset: QM9.
         indices: (n,), places in the dataset.
+        device: Where to predict; where its memory is used up, the CPU takes over.
 
     Returns:
         (n, 19), in the order of `properties.TARGETS` and in their units.
     """
     counts = dataset.counts()[indices]
-    values = predict(model, dataset, indices, pick_device("auto"))
+    try:
+        values = predict(model, dataset, indices, pick_device(device))
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        values = predict(model, dataset, indices, pick_device("cpu"))
     return all_targets(model.targets, values, counts, dataset.rotational_ghz[indices])
 
 
@@ -255,7 +264,8 @@ class _Measured:
         validation: Errors on `standard`'s validation molecules.
         validation_errors: (n_molecules, 10), of the learned targets.
         test: Errors on `standard`'s test molecules: reported, and used for nothing.
-        test_predictions: (n, 19), of the test molecules of the network's own split.
+        test_predictions: (n, 19), of the test molecules of the network's own split, as they are
+            served.
     """
 
     validation: ErrorTable
@@ -269,9 +279,10 @@ def _measure(trained: Trained, dataset: Dataset) -> _Measured:
     own = make_split(train.split, len(dataset), train.split_seed)
     standard = make_split("standard", len(dataset), train.split_seed)
     model = load_network(trained, dataset)
-    predicted = predict_all(model, dataset, standard.validation)
+    predicted = predict_all(model, dataset, standard.validation, train.device)
     columns = [TARGETS.index(name) for name in LEARNED]
-    of_test = predict_all(model, dataset, own.test)  # once: `standard`'s are among them
+    # once: `standard`'s are among them
+    of_test = predict_all(model, dataset, own.test, train.device)
     shared = np.isin(own.test, standard.test)
 
     def table(values: Floats, indices: Indices) -> ErrorTable:
@@ -281,8 +292,15 @@ def _measure(trained: Trained, dataset: Dataset) -> _Measured:
         validation=table(predicted, standard.validation),
         validation_errors=np.abs(predicted - truth[standard.validation])[:, columns],
         test=table(of_test[shared], own.test[shared]),
-        test_predictions=of_test,
+        test_predictions=_as_served(of_test, dataset.rotational_ghz[own.test]),
     )
+
+
+def _as_served(values: Floats, rotational_ghz: Floats) -> Floats:
+    """A, B and C are served from the geometry, also where a network learned them."""
+    served = values.copy()
+    served[:, [TARGETS.index(name) for name in GEOMETRIC]] = rotational_ghz
+    return served
 
 
 def _written(
