@@ -21,6 +21,10 @@ _EXTENTS = ("r2",)
 """Targets of which the nuclear extent is a known part."""
 _LENGTHS = ("mu",)
 """Targets that are lengths of vectors: their zero means zero, an offset would hide it."""
+CLOSE = 1e-6
+"""Encoded values that differ by less are the same: fits on two machines agree to about 1e-10."""
+LARGE = 100
+"""Atoms of one element in a molecule, as `TargetCodec.is_close` looks at codecs."""
 _TOTAL_OF_ATOMIZATION = {"u0_atom": "u0", "u_atom": "u", "h_atom": "h", "g_atom": "g"}
 
 
@@ -115,6 +119,25 @@ class TargetCodec:
         offset = np.where(is_centred, rest.mean(axis=0), 0.0)
         scale = rest.std(axis=0)
         return cls(tuple(names), references, spread, offset, np.where(scale > 0, scale, 1.0))
+
+    def is_close(self, other: "TargetCodec") -> bool:
+        """Whether a network's numbers mean the same under both.
+
+        Args:
+            other: Another codec.
+
+        Returns:
+            True where the same value is encoded to within `CLOSE` by both, whatever molecule of
+            up to `LARGE` atoms it is of.
+        """
+        if self.names != other.names:
+            return False
+        parts = (self.references * LARGE, self.spread, self.offset, self.scale)
+        others = (other.references * LARGE, other.spread, other.offset, other.scale)
+        return all(
+            bool((np.abs(mine - theirs) <= CLOSE * other.scale).all())
+            for mine, theirs in zip(parts, others, strict=True)
+        )
 
     @classmethod
     def identity(cls, names: Sequence[str]) -> "TargetCodec":

@@ -21,7 +21,7 @@ from qm9flow.errors import ConfigError
     type=str,
     help="Go on from that model's weights: alias, version, bundle, pretrained.",
 )
-@option("--name", str, "Of the training; one that was stopped goes on.")
+@option("--name", str, "Of the training; the same command goes on after a stop.")
 @option("--minutes", float, "Training time, at most.")
 @option("--epochs", int, "Epochs, at most.")
 @option(

@@ -1,7 +1,7 @@
 """Training as a stream of events."""
 
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 from torch import Tensor
 
@@ -24,6 +24,7 @@ def fit(
     *,
     checkpoint: bytes | None = None,
     start: bytes | None = None,
+    wants_checkpoint: Callable[[], bool] = lambda: False,
 ) -> Generator[Event, None, None]:
     """Train, and tell about it.
 
@@ -44,6 +45,7 @@ def fit(
         checkpoint: Blob of a `CheckpointReady` of the same training, to go on from there.
         start: The weights that `config.start` names, as safetensors bytes; not looked at where
             there is a checkpoint.
+        wants_checkpoint: Asked after every epoch whether to give a checkpoint out of turn.
 
     Returns:
         The events.
@@ -55,7 +57,7 @@ def fit(
     digest = config_digest(config, dataset.digest)
     state = None if checkpoint is None else unpack(checkpoint, digest)
     weights = None if state else starting_weights(config, start)
-    return _events(config, dataset, state, weights, digest)
+    return _events(config, dataset, state, weights, digest, wants_checkpoint=wants_checkpoint)
 
 
 def _events(
@@ -64,6 +66,8 @@ def _events(
     state: Checkpoint | None,
     weights: dict[str, Tensor] | None,
     digest: str,
+    *,
+    wants_checkpoint: Callable[[], bool],
 ) -> Generator[Event, None, None]:
     keep_freed_memory()
     session = None
@@ -76,7 +80,8 @@ def _events(
             with thread_count(config.threads):
                 ended = session.run_epoch()
             yield ended
-            if ended.epoch % config.checkpoint_every == 0 or session.ending() is not None:
+            is_due = ended.epoch % config.checkpoint_every == 0 or session.ending() is not None
+            if is_due or wants_checkpoint():
                 yield CheckpointReady(ended.epoch, pack(session.checkpoint(), digest))
         yield session.finish(ending)
     except CheckpointError:

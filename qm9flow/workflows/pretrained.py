@@ -39,7 +39,7 @@ def seed_registry(tracking_uri: str, run_id: str, console: Console) -> Version |
     """Register the model that comes with qm9flow as the first version, and champion.
 
     Nothing happens in a registry that holds other versions. Killed at any point and called again,
-    it goes on; of two processes on a machine, one does it.
+    it goes on; of two processes with one folder of state, one does it.
 
     Args:
         tracking_uri: The registry's store, which exists.
@@ -113,7 +113,10 @@ def _register(
 
 @contextmanager
 def _alone(tracking_uri: str) -> Iterator[None]:
-    """One process of this machine at a time; the others wait."""
+    """One process at a time of those that keep their state in the same folder; the others wait.
+
+    Two that share a tracking server but no folder may both register it, which costs a version.
+    """
     file = locations.base_folder(tracking_uri) / "state" / LOCK
     until = time.monotonic() + LOCK_SECONDS
     with ExitStack() as held:

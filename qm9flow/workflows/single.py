@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,7 +161,7 @@ def run_training(
             return trained, published
         except (Stopped, KeyboardInterrupt):
             status = "KILLED"
-            console.say(f"stopped; the same command, or --name {shlex.quote(name)}, goes on")
+            console.say("stopped; the same command goes on")
             return None
         finally:
             tracker.log_artifact(state / LOG)

@@ -10,11 +10,14 @@ from qm9flow.errors import ConfigError
 from qm9flow.registry.find import find_model
 from qm9flow.release.bundle import read_bundle
 from qm9flow.release.record import BundleRecord
+from qm9flow.training.metrics import training_codec
 from qm9flow.training.start import weights_digest
 
-INHERITED = ("model", "targets", "split", "split_seed")
+INHERITED = ("model", "targets", "split", "split_seed", "train_size")
 """Options that come with the weights: on another split, they would have seen what they are tested
-with. Of the network, `heads` may be added where there are none (`qm9flow.nn.heads`)."""
+with, and the codec between what they learned and physical values is fitted on the first
+`train_size` molecules. Of the network, `heads` may be added where there are none
+(`qm9flow.nn.heads`)."""
 
 
 @dataclass(frozen=True)
@@ -65,18 +68,25 @@ class Start:
         return {**given, **{name: theirs[name] for name in INHERITED}, "start": start}
 
     def check(self, dataset: Dataset) -> None:
-        """Refuse other data: the split would be another one.
+        """Refuse other data, where the split would be another one, and another codec.
 
         Args:
             dataset: What is trained on.
 
         Raises:
-            ConfigError: The model was trained on other data.
+            ConfigError: The model was trained on other data, or its weights learned other numbers
+                than a training of today would teach them.
         """
         if self.record.data_digest != dataset.digest:
             raise ConfigError(
                 f"{self.label} was trained on data {self.record.data_digest[:12]}, here lies "
                 f"{dataset.digest[:12]}: it may have seen what it would be validated with"
+            )
+        if not self.record.codec.is_close(training_codec(self.record.train, dataset)):
+            raise ConfigError(
+                f"{self.label} was trained by a version of qm9flow that encoded targets in another "
+                "way, so that its weights mean something else today: start from another model, or "
+                "from fresh weights"
             )
 
 

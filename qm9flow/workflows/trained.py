@@ -174,7 +174,7 @@ def train_to_end(
         return done
     path = folder / CHECKPOINT
     checkpoint = path.read_bytes() if path.exists() else None
-    stream = fit(train, dataset, checkpoint=checkpoint, start=start)
+    stream = fit(train, dataset, checkpoint=checkpoint, start=start, wants_checkpoint=stop)
     for event in stream:
         if isinstance(event, CheckpointReady):
             replace_file(path, event.blob)

@@ -153,9 +153,10 @@ def test_a_place_that_is_no_folder_is_an_error_that_says_so(here: Path) -> None:
 def test_a_training_starts_from_a_model(here: Path) -> None:
     """The kept bundle's network is the starting point; its split comes with it."""
     start = find_start(str(KEPT))
-    options = start.options({"train_size": 64, "val_size": 32, "max_epochs": 1, "device": "cpu"})
+    options = start.options({"val_size": 32, "max_epochs": 1, "device": "cpu"})
     train = train_from_dict({**options, "recipe": "group"})
     assert train.model == start.record.train.model
+    assert train.train_size == start.record.train.train_size
     assert run_training(train, QUIET, name="further", start=start) is not None
     (run,) = runs()
     assert run.data.tags["starts_from"] == str(KEPT)
@@ -211,6 +212,7 @@ def test_a_run_of_a_time_without_heads_is_repeated_without(here: Path) -> None:
         {"split": "seed"},
         {"targets": "raw"},
         {"model": {"architecture": "painn"}},
+        {"train_size": 64},
         {"start": "0" * 64},
     ],
 )
@@ -226,3 +228,24 @@ def test_a_start_on_other_data_is_refused(dataset: Dataset) -> None:
     with pytest.raises(ConfigError, match="trained on data 000000000000"):
         other.check(dataset)
     start.check(dataset)
+
+
+def test_a_start_that_learned_other_numbers_is_refused(dataset: Dataset) -> None:
+    """Bundles of format 1 have another zero of r2."""
+    start = find_start(str(KEPT.with_name("format_1")))
+    with pytest.raises(ConfigError, match="encoded targets in another way"):
+        start.check(dataset)
+
+
+def test_a_stop_waits_for_an_epoch_and_not_for_a_checkpoint(here: Path) -> None:
+    rare = replace(TINY, max_epochs=50, checkpoint_every=1000)
+    for begins, ends in ((1, 2), (3, 4)):
+        said: list[str] = []
+
+        def stop(last: str = f"epoch {ends}:", said: list[str] = said) -> bool:
+            return any(last in line for line in said)
+
+        assert run_training(rare, Console(say=said.append, stop=stop), name="rare") is None
+        assert said[-1] == "stopped; the same command goes on"
+        epochs = [line.split()[1] for line in said if line.strip().startswith("epoch ")]
+        assert epochs == [f"{number}:" for number in range(begins, ends + 1)]
