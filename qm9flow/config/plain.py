@@ -67,7 +67,7 @@ def model_from_dict(data: Mapping[str, Any]) -> ModelConfig:
     """
     options = dict(data)
     name = options.pop("architecture", None)
-    if name not in MODEL_CONFIGS:
+    if not isinstance(name, str) or name not in MODEL_CONFIGS:
         known = ", ".join(MODEL_CONFIGS)
         raise ConfigError(f"unknown architecture {name!r}; the architectures are {known}")
     return from_dict(MODEL_CONFIGS[name], options)

@@ -43,7 +43,7 @@ def train_from_dict(data: Mapping[str, Any]) -> TrainConfig:
     """
     options = dict(data)
     recipe = options.pop("recipe", DEFAULT_RECIPE)
-    if recipe not in RECIPES:
+    if not isinstance(recipe, str) or recipe not in RECIPES:
         raise ConfigError(f"unknown recipe {recipe!r}; the recipes are {', '.join(RECIPES)}")
     return from_dict(TrainConfig, to_dict(RECIPES[recipe]) | options)
 

@@ -25,6 +25,12 @@ def test_an_unknown_recipe_names_the_known_ones() -> None:
         train_from_dict({"recipe": "cake"})
 
 
+@pytest.mark.parametrize("given", [{"recipe": {}}, {"model": {"architecture": ["density"]}}])
+def test_what_is_no_name_is_refused_too(given: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"unknown .* the .* are "):
+        train_from_dict(given)
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -301,8 +301,7 @@ class NetworkSuite:
         truth = dataset.truth()[indices][:, [TARGETS.index(name) for name in LEARNED]]
         extents = np.asarray(dataset.extents)[indices]
         codec = TargetCodec.fit(LEARNED, dataset.counts()[indices], extents, truth)
-        torch.manual_seed(6)
-        model = PropertyModel(build(self.config, LEARNED), codec)
+        model = PropertyModel(self.make().float(), codec)
         export_onnx(model, tmp_path / "model.onnx")
         parity = check_parity(model, tmp_path / "model.onnx", dataset)
         assert parity.difference[parity.worst] < 0.7 * parity.allowed[parity.worst]
