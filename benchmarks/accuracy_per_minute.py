@@ -39,7 +39,8 @@ chemprop is run by another Python, since it holds rdkit at a version older than 
     python benchmarks/accuracy_per_minute.py --chemprop-python work/peers/bin/python
 
 Without it chemprop is left out, with a line that says so. Results lie in `--out`, one file a
-contestant: run again after a cut, and those that are there with the same options are kept.
+contestant: run again after a cut, and those that are there with the same options, of the same
+commit, machine and versions, are kept. Each has the load of the machine before and after it.
 """
 
 import argparse
@@ -63,6 +64,7 @@ from peers import (
     SchNetPeer,
     endless,
     installed,
+    load,
     machine,
     make_peer,
     note,
@@ -84,6 +86,7 @@ from qm9flow.evaluation.literature import REPORTED
 from qm9flow.nn.catalog import build
 from qm9flow.properties import LEARNED, TARGETS
 from qm9flow.targets import TargetCodec
+from qm9flow.tracking import provenance
 from qm9flow.training.allocator import keep_freed_memory
 from qm9flow.training.events import EpochEnded, Failed, Finished, Started
 from qm9flow.training.fit import fit
@@ -343,7 +346,7 @@ def run_chemprop(task: Task) -> Outcome:
 
 def run_one(name: str, task: Task) -> None:
     """Run a contestant in this process and keep its result."""
-    options = task.options
+    options, before = task.options, load()
     torch.set_num_threads(options.threads)
     if name in OURS:
         facts, predicted = run_ours(name, task)
@@ -352,6 +355,7 @@ def run_one(name: str, task: Task) -> None:
     else:
         facts, predicted = run_chemprop(task)
     facts["molecules_per_second"] = facts["molecules"] / facts["train_seconds"]
+    facts["load"] = [before, load()]
     result = {"settings": settings_of(name, options), **facts, "mae": task.errors(predicted)}
     np.savez(options.out / f"{name}.npz", predicted=predicted)
     (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -365,6 +369,9 @@ def settings_of(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "train_size": options.train_size,
         "val_size": options.val_size,
         "seed": options.seed,
+        "commit": provenance.git_commit(),
+        "hardware": provenance.hardware(),
+        "versions": provenance.versions(),
     }
     if name in OURS:
         return {**common, "config": to_dict(our_config(name, options))}
@@ -376,13 +383,14 @@ def settings_of(name: str, options: argparse.Namespace) -> dict[str, Any]:
             "batch": options.peer_batch,
             "weighting": options.peer_weighting,
         }
-    return {**common, "loss": options.chemprop_loss}
+    version = installed(options.chemprop_python, "chemprop")
+    return {**common, "loss": options.chemprop_loss, "chemprop": version}
 
 
 def kept(name: str, options: argparse.Namespace) -> dict[str, Any] | None:
     """A contestant's result from before, if it was made with the same settings."""
     try:
-        result: dict[str, Any] = json.loads((options.out / f"{name}.json").read_text())
+        result = read_result(name, options)
     except (OSError, ValueError):
         return None
     # as JSON has them: a tuple comes back as a list
@@ -399,8 +407,12 @@ def result_of(name: str, options: argparse.Namespace) -> dict[str, Any]:
     note(f"{name}: {options.minutes:g} minutes")
     command = [sys.executable, *sys.argv, "--inside", name]
     subprocess.run(command, check=True)
-    result = kept(name, options)
-    assert result is not None, f"{name} left no result"
+    return read_result(name, options)
+
+
+def read_result(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What a contestant left."""
+    result: dict[str, Any] = json.loads((options.out / f"{name}.json").read_text())
     return result
 
 

@@ -3,8 +3,9 @@
     python benchmarks/onnx_latency.py
     python benchmarks/onnx_latency.py --only density --threads 2 --no-compile
 
-Every architecture of the catalogue, with fresh weights and QM9's own scales (the flagship as in
-`peers.FLAGSHIP`, the others with their defaults), is exported as it is released. Parity is the
+The pretrained model as it is shipped, and every architecture of the catalogue with fresh weights
+and QM9's own scales (the flagship as in `peers.FLAGSHIP`, the others with their defaults), are
+exported as they are released. Parity is the
 release's own check: the largest difference of any target over what is accepted, where 1 would be
 refused. Then one molecule (ethanol) and batches of random ones, from atoms to physical values: ONNX
 Runtime, torch, and torch with `torch.compile` (which takes minutes an architecture, given apart)
@@ -28,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from peers import FLAGSHIP, machine, note
+from safetensors.torch import load
 
 from qm9flow.config import MODEL_CONFIGS, ModelConfig
 from qm9flow.data.resident import ResidentMolecules
@@ -38,11 +40,14 @@ from qm9flow.inference.session import open_session
 from qm9flow.nn.catalog import build
 from qm9flow.nn.contract import PropertyModel
 from qm9flow.properties import LEARNED
+from qm9flow.registry import pretrained
+from qm9flow.release.bundle import read_bundle
 from qm9flow.release.export import check_parity, export_onnx
 from qm9flow.targets import TargetCodec
 from qm9flow.training.allocator import keep_freed_memory
 from qm9flow.training.metrics import training_codec
 
+NETWORKS = (pretrained.NAME, *MODEL_CONFIGS)
 ETHANOL = "CCO"
 LARGE_BATCH = 64
 """Molecules above which NNConv's own network is left out."""
@@ -52,7 +57,7 @@ Case = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 @dataclass
 class Measured:
-    """One architecture.
+    """One network.
 
     Attributes:
         parameters: Trainable numbers.
@@ -74,6 +79,20 @@ class Measured:
 def config_of(name: str) -> ModelConfig:
     """The flagship's configuration, or an architecture's defaults."""
     return FLAGSHIP.model if name == "density" else MODEL_CONFIGS[name]()
+
+
+def fresh_model(name: str, codec: TargetCodec) -> PropertyModel:
+    """An architecture of the catalogue before it is trained."""
+    torch.manual_seed(0)
+    return PropertyModel(build(config_of(name), LEARNED), codec).eval()
+
+
+def pretrained_model() -> PropertyModel:
+    """The network that comes with qm9flow, from its weights."""
+    record, weights = read_bundle(pretrained.bundle())
+    network = build(record.train.model, record.codec.names)
+    network.load_state_dict(load(weights))
+    return PropertyModel(network, record.codec).eval()
 
 
 def cases_of(dataset: Dataset, batches: Sequence[int]) -> dict[str, Case]:
@@ -135,8 +154,7 @@ def measure(
     options: argparse.Namespace,
 ) -> Measured:
     """Export one architecture, check it, time it."""
-    torch.manual_seed(0)
-    model = PropertyModel(build(config_of(name), LEARNED), codec).eval()
+    model = pretrained_model() if name == pretrained.NAME else fresh_model(name, codec)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         export_onnx(model, path)
@@ -188,7 +206,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=tuple(MODEL_CONFIGS), metavar="ARCHITECTURE")
+    parser.add_argument("--only", nargs="+", choices=NETWORKS, metavar="NETWORK")
     parser.add_argument("--threads", type=int, default=1, help="of torch and ONNX Runtime (1)")
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 512], metavar="N")
     parser.add_argument("--repeats", type=int, default=50, help="turns at most (50)")
@@ -207,7 +225,7 @@ def main() -> None:
     cases = cases_of(dataset, options.batches)
     print("in brackets: times of ONNX Runtime's")
     results = {}
-    for name in options.only or MODEL_CONFIGS:
+    for name in options.only or NETWORKS:
         results[name] = measure(name, codec, dataset, cases, options)
         show(name, results[name])
     shares = [measured.parity for measured in results.values()]

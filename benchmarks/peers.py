@@ -266,14 +266,17 @@ def note(text: str) -> None:
 
 def machine(threads: int) -> dict[str, Any]:
     """Hardware, versions and present load, for the last line."""
-    facts: dict[str, Any] = {
+    return {
         "hardware": provenance.hardware(),
         "threads": threads,
         "versions": provenance.versions(),
+        "load": load(),
     }
-    if hasattr(os, "getloadavg"):
-        facts["load"] = round(os.getloadavg()[0], 2)
-    return facts
+
+
+def load() -> float | None:
+    """Processes that wanted a core in the last minute, on average; None where nobody counts."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def installed(python: str, package: str) -> str | None:
