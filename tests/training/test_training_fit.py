@@ -1,15 +1,17 @@
 """Training as a stream: what comes out, again and again the same."""
 
 import gc
+import resource
 import weakref
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load
 
-from qm9flow.config import DensityConfig, TrainConfig
+from qm9flow.config import RECIPES, DensityConfig, Optimizer, TrainConfig
 from qm9flow.data.store import Dataset
 from qm9flow.errors import CheckpointError
 from qm9flow.nn.catalog import build
@@ -45,6 +47,7 @@ METRICS = {
     *TIMED,
     *(f"val/{name}/mae" for name in TARGETS),
 }
+STATM = Path("/proc/self/statm")
 TINY_DENSITY = DensityConfig(layers=2, hidden=8, vectors=4, channels=4, radial=4)
 
 
@@ -116,6 +119,45 @@ def test_a_few_molecules_are_learnt(tiny: TrainConfig, dataset: Dataset) -> None
     )
     losses = [e.metrics["train/loss"] for e in run(config, dataset) if isinstance(e, EpochEnded)]
     assert min(losses[-5:]) < 0.9  # a constant has 1
+
+
+@pytest.fixture
+def flagship(tiny: TrainConfig) -> TrainConfig:
+    """The flagship's recipe on a few molecules, which it can learn by heart."""
+    return replace(
+        RECIPES["flagship"],
+        model=DensityConfig(layers=2, hidden=16, vectors=8, channels=4, radial=6, heads=4),
+        learning_rate=0.01,
+        warmup_steps=5,
+        ema_decay=None,
+        train_size=32,
+        val_size=4,
+        batch_size=16,
+        max_epochs=60,
+        checkpoint_every=1000,
+        device=tiny.device,
+        threads=tiny.threads,
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["soap", "muon", "adamw"])
+def test_the_flagship_learns_with_every_optimiser(
+    flagship: TrainConfig, dataset: Dataset, optimizer: Optimizer
+) -> None:
+    events = run(replace(flagship, optimizer=optimizer), dataset)
+    losses = [e.metrics["train/loss"] for e in events if isinstance(e, EpochEnded)]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.skipif(not STATM.exists(), reason="only Linux says how much memory is in use")
+def test_memory_stays_flat(flagship: TrainConfig, dataset: Dataset) -> None:
+    used = [_memory_mb() for e in fit(flagship, dataset) if isinstance(e, EpochEnded)]
+    assert used[-1] - used[5] < 4.0
+
+
+def _memory_mb() -> float:
+    """Of this process, resident."""
+    return int(STATM.read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
 def test_the_same_seed_gives_the_same_numbers(tiny: TrainConfig, dataset: Dataset) -> None:
