@@ -27,11 +27,11 @@ training molecules); choice of the best epoch by the first 2,000 validation mole
 time (but for chemprop's last judgement, which comes after it); a schedule that ends with the time;
 threads of torch; glibc told to keep freed memory. What is not counted, for anybody: reading
 molecules, making graphs, searching neighbours (done once, kept in memory) and the final prediction.
-Peers of PyG: Adam, cosine, batch 64, mean absolute error with the
-same weights of the targets, and the gap beside them, as our flagship's (`--peer-weighting equal`
-leaves them out); no averaged weights, no clipping, no grouping by size: these are ours. Rate, batch
-size and weighting of PyG's and the loss of chemprop can be changed, so that a doubter can look for
-better ones.
+Peers of PyG: Adam at the best of four rates (`RATES`), cosine, batch 64, mean absolute error with
+the same weights of the targets, and the gap beside them, as our flagship's (`--peer-weighting
+equal` leaves them out); no averaged weights, no clipping, no grouping by size: these are ours.
+Rate, batch size and weighting of PyG's and the loss of chemprop can be changed, so that a doubter
+can look for better ones.
 
 chemprop is run by another Python, since it holds rdkit at a version older than ours:
 
@@ -106,6 +106,11 @@ PEERS: dict[str, Peer] = {
     "schnet_default": SchNetPeer(),
     "nnconv_default": NNConvPeer(),
 }
+RATES = {"schnet": 6e-3, "nnconv": 1.2e-2}
+"""Adam's rate of PyG's networks: the best of 1e-3, 3e-3, 6e-3 and 1.2e-2 after seven minutes of one
+core each (`docs/models.md`, "Peers")."""
+USUAL_RATE = 1e-3
+"""The rate of PyG's examples."""
 CONTESTANTS = (*OURS, *PEERS, "chemprop")
 USUAL = ("density", "mpnn", "schnet", "nnconv", "chemprop")
 JUDGED = 2000
@@ -263,7 +268,8 @@ def train_peer(
 ) -> int:
     """PyG's usual loop until time is up; gives the molecules seen."""
     options, limit, size = task.options, 60.0 * task.options.minutes, len(task.train)
-    optimizer = torch.optim.Adam(network.parameters(), lr=options.peer_rate)
+    rate = rate_of(name, options)
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     weighting = replace(task.train_config, weighting=options.peer_weighting)
     columns = compared(weighting, task.codec)
     clock, molecules, epoch_molecules, told = Clock(), 0, 0, 0.0
@@ -274,7 +280,7 @@ def train_peer(
         if share >= 1.0:
             break
         for group in optimizer.param_groups:
-            group["lr"] = options.peer_rate * 0.5 * (1.0 + math.cos(math.pi * share))
+            group["lr"] = rate * 0.5 * (1.0 + math.cos(math.pi * share))
         seen = train_step(network, optimizer, batch, columns)
         molecules, epoch_molecules = molecules + seen, epoch_molecules + seen
         if epoch_molecules >= size:
@@ -285,6 +291,12 @@ def train_peer(
             note(f"{name}: {molecules:,} molecules, {taken:.0f} s")
     best.judge(molecules / size)
     return molecules
+
+
+def rate_of(name: str, options: argparse.Namespace) -> float:
+    """Adam's rate of one of PyG's networks."""
+    rate: float = options.peer_rate or RATES.get(name, USUAL_RATE)
+    return rate
 
 
 def run_peer(name: str, task: Task) -> Outcome:
@@ -379,7 +391,7 @@ def settings_of(name: str, options: argparse.Namespace) -> dict[str, Any]:
         return {
             **common,
             **peer_settings(PEERS[name]),
-            "rate": options.peer_rate,
+            "rate": rate_of(name, options),
             "batch": options.peer_batch,
             "weighting": options.peer_weighting,
         }
@@ -464,7 +476,9 @@ def main() -> None:
     parser.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, default=False, help="compile ours"
     )
-    parser.add_argument("--peer-rate", type=float, default=1e-3, help="PyG's Adam (1e-3)")
+    parser.add_argument(
+        "--peer-rate", type=float, help="PyG's Adam (tuned ones; 1e-3 for *_default)"
+    )
     parser.add_argument("--peer-batch", type=int, default=64, help="PyG's batches (64)")
     parser.add_argument("--peer-weighting", choices=("balanced", "equal"), default="balanced")
     parser.add_argument("--chemprop-python", default=sys.executable, metavar="PATH")
