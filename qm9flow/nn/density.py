@@ -159,6 +159,7 @@ class DensityNet(Network):
         self.readout = MolecularReadout(
             config.hidden, config.vectors, 3 * config.hidden, targets, heads=config.heads
         )
+        self.readout.start_charges(self.embedding)
 
     def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
         """Predict encoded targets.

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qm9flow import properties
+from qm9flow.nn.embedding import ElementEmbedding
 from qm9flow.nn.heads import MolecularHeads, weighted_mean
 from qm9flow.nn.moments import from_centre
 from qm9flow.nn.readout import TYPICAL_ATOMS, linear
@@ -36,6 +37,13 @@ EXTENT_UNIT = 0.22
 INITIAL_MOMENTS = 0.1
 """Initial size of charges and dipoles, beside that of other outputs. Times places they would be far
 larger, and their gradients would drown all others' for hundreds of steps."""
+ELECTRONEGATIVITY = (2.20, 2.55, 3.04, 3.44, 3.98)
+"""Pauling's, of H, C, N, O and F."""
+CARBON = ELECTRONEGATIVITY[1]
+CHARGE_UNIT = 0.3
+"""Fresh charges, in e for each unit of electronegativity, beside carbon's."""
+ALIKE = 1e-2
+"""Share of features' largest direction below which directions are noise."""
 SHORTEST = 2.0**-10
 """Dipoles, in standard deviations, below which their length bends to zero. A power of two, whose
 square and root are exact in float32 too, as graphs have it: no dipole is exactly no length."""
@@ -87,6 +95,28 @@ class MolecularReadout(nn.Module):
             charges *= INITIAL_MOMENTS
             if self.dipoles is not None:
                 self.dipoles.weight *= INITIAL_MOMENTS
+
+    def start_charges(self, embedding: ElementEmbedding) -> None:
+        """Let fresh charges be those that electronegativities would have, as far as elements go.
+
+        Only the length of a dipole is learned from, so that any molecule's may point the wrong
+        way. Where those of some kinds of molecules do and of others do not, no small step of the
+        weights brings them together again, and what lies between is never learned well.
+
+        Args:
+            embedding: The network's, fresh.
+        """
+        if DIPOLE not in self.moments:
+            return
+        wanted = torch.tensor([CHARGE_UNIT * (CARBON - x) for x in ELECTRONEGATIVITY])
+        with torch.no_grad():
+            features = embedding.rows()
+            for layer in [] if self.first is None else [self.first, *self.between]:
+                features = F.silu(layer(features))
+            # the smallest weights that give them, or nearly where elements' features are alike
+            weights = torch.linalg.pinv(features, rtol=ALIKE) @ wanted
+            _, _, _, charges, _ = self.last.weight.split(self.sizes)
+            charges[self.moments.index(DIPOLE)] = weights
 
     def forward(
         self, numbers: Tensor, positions: Tensor, hidden: Tensor, vectors: Tensor | None = None

@@ -161,6 +161,7 @@ class PaiNN(Network):
         self.readout = MolecularReadout(
             config.hidden, config.hidden, config.hidden, targets, layers=config.fc_layers
         )
+        self.readout.start_charges(self.embedding)
 
     def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
         """Predict encoded targets.

@@ -135,6 +135,7 @@ class SchNet(Network):
         self.readout = MolecularReadout(
             config.hidden, 0, config.hidden, targets, layers=config.fc_layers
         )
+        self.readout.start_charges(self.embedding)
 
     def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
         """Predict encoded targets.

@@ -3,14 +3,22 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from network_suite import MOLECULES, pad, rotation
 from torch import Tensor
 from torch.nn import functional as F
 
+from qm9flow.config import MODEL_CONFIGS
+from qm9flow.data.resident import ResidentMolecules
+from qm9flow.data.store import Dataset
+from qm9flow.nn.catalog import build
+from qm9flow.nn.embedding import ElementEmbedding
 from qm9flow.nn.molecular import (
+    CHARGE_UNIT,
     DIPOLE_UNIT,
+    ELECTRONEGATIVITY,
     EXTENT_UNIT,
     INITIAL_MOMENTS,
     SHORTEST,
@@ -18,7 +26,8 @@ from qm9flow.nn.molecular import (
     MolecularReadout,
 )
 from qm9flow.nn.readout import TYPICAL_ATOMS
-from qm9flow.properties import LEARNED
+from qm9flow.properties import LEARNED, TARGETS
+from qm9flow.training.predict import predict_resident
 from qm9flow.units import BOHR_ANGSTROM
 
 
@@ -288,6 +297,35 @@ def test_moments_start_small_beside_other_outputs() -> None:
     assert readout.dipoles is not None
     for moments in (charges, readout.dipoles.weight.std()):
         assert (moments / others).item() == pytest.approx(INITIAL_MOMENTS, rel=0.2)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_fresh_charges_follow_electronegativity(layers: int) -> None:
+    """With an element's own numbers for what is known of an atom, HF has 1.78 times 0.3 e."""
+    torch.manual_seed(0)
+    embedding = ElementEmbedding(32)
+    readout = MolecularReadout(32, 0, 32, LEARNED, layers=layers).eval()
+    readout.start_charges(embedding)
+    numbers, distance = torch.tensor([[9, 1]]), 0.917
+    places = torch.tensor([[[0.0, 0.0, 0.0], [0.0, 0.0, distance]]])
+    values = readout(numbers, places, embedding(numbers))
+    charge = CHARGE_UNIT * (ELECTRONEGATIVITY[4] - ELECTRONEGATIVITY[0]) / 2
+    expected = _length(charge * distance / BOHR_ANGSTROM)
+    assert values[0, LEARNED.index("mu")].item() == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["density", "painn", "schnet"])
+def test_fresh_dipoles_point_the_same_way_in_all_kinds_of_molecules(
+    name: str, dataset: Dataset
+) -> None:
+    """Longer where they are longer, before anything is learned."""
+    torch.manual_seed(1)
+    network = build(MODEL_CONFIGS[name](), LEARNED)
+    places = np.arange(0, 130_000, 130)
+    molecules = ResidentMolecules.load(dataset, places, None, "cpu")
+    fresh = predict_resident(network, molecules, len(LEARNED)).numpy()[:, LEARNED.index("mu")]
+    true = dataset.truth()[places][:, TARGETS.index("mu")]
+    assert np.corrcoef(fresh, true)[0, 1] > 0.45
 
 
 def test_a_molecule_without_atoms_is_finite() -> None:
