@@ -166,6 +166,8 @@ def measure(
             worst=worst,
         )
         session = open_session(path, "cpu", options.threads)
+    # Networks share code, and torch stops compiling a piece of code anew after eight times.
+    torch.compiler.reset()
     compiled = torch.compile(model, dynamic=True) if options.compile else None
     started = time.perf_counter()
     for case_name, case in cases.items():
