@@ -13,7 +13,7 @@ from mlflow.entities import Run
 from registering import Registry, open_registry
 
 from qm9flow import locations
-from qm9flow.config import MPNNConfig, StudyConfig, TrainConfig
+from qm9flow.config import Device, MPNNConfig, StudyConfig, TrainConfig
 from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset
 from qm9flow.nn.contract import PropertyModel
@@ -255,9 +255,12 @@ def test_a_training_has_its_evaluation_and_predicts_test_molecules_once(
 ) -> None:
     predicted: list[np.ndarray] = []
 
-    def counting(model: PropertyModel, dataset: Dataset, indices: np.ndarray) -> np.ndarray:
+    def counting(
+        model: PropertyModel, dataset: Dataset, indices: np.ndarray, device: Device
+    ) -> np.ndarray:
+        assert device == TINY.device
         predicted.append(indices)
-        return predict_all(model, dataset, indices)
+        return predict_all(model, dataset, indices, device)
 
     monkeypatch.setattr("qm9flow.workflows.publish.predict_all", counting)
     mine = trained([], seed_pretrained=False)
