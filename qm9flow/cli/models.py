@@ -21,8 +21,9 @@ SHOWN = ("mu", "alpha", "gap", "u0")
 def command(tracking_uri: str | None, as_json: bool) -> None:
     """List registered versions: aliases, validation score, test error.
 
-    The score is the mean over the learned targets of MAE / training standard deviation, on
-    validation molecules; lower is better.
+    The score is the mean over the learned targets of MAE / standard deviation of the version's own
+    training molecules, on validation molecules; lower is better. The gate divides both versions'
+    errors by the champion's.
 
     \b
     Example:

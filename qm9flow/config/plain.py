@@ -13,6 +13,8 @@ from qm9flow.errors import ConfigError
 
 C = TypeVar("C")
 
+_EXAMPLE = '`[model]` and below it `architecture = "density"` in TOML'
+
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain JSON values.
@@ -45,6 +47,13 @@ def _matches(value: Any, expected: Any) -> bool:
     return isinstance(value, expected)
 
 
+def _exact(value: Any, expected: Any) -> Any:
+    """A whole number as a float where one is expected: 45 and 45.0 are the same training."""
+    options = get_args(expected) or (expected,)
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if is_whole and float in options and int not in options else value
+
+
 def _describe(expected: Any) -> str:
     if get_origin(expected) is Literal:
         return "one of " + ", ".join(map(str, get_args(expected)))
@@ -67,8 +76,10 @@ def model_from_dict(data: Mapping[str, Any]) -> ModelConfig:
     """
     options = dict(data)
     name = options.pop("architecture", None)
+    known = ", ".join(MODEL_CONFIGS)
+    if name is None:
+        raise ConfigError(f"model needs an architecture, one of {known}: {_EXAMPLE}")
     if not isinstance(name, str) or name not in MODEL_CONFIGS:
-        known = ", ".join(MODEL_CONFIGS)
         raise ConfigError(f"unknown architecture {name!r}; the architectures are {known}")
     return from_dict(MODEL_CONFIGS[name], options)
 
@@ -96,7 +107,9 @@ def from_dict(kind: type[C], data: Mapping[str, Any]) -> C:
         if key == "model" and isinstance(value, Mapping):
             values[key] = model_from_dict(value)
         elif _matches(value, hints[key]):
-            values[key] = value
+            values[key] = _exact(value, hints[key])
+        elif key == "model":
+            raise ConfigError(f"model must be a table, got {value!r}: {_EXAMPLE}")
         else:
             raise ConfigError(f"{key} must be {_describe(hints[key])}, got {value!r}")
     return kind(**values)
@@ -117,7 +130,7 @@ def load_file(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text()
         data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError(f"cannot read the configuration file {path}: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"the configuration file {path} must hold a table of options")

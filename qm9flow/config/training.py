@@ -65,8 +65,8 @@ class TrainConfig:
     """SHA-256 of the weights that training starts from; none means fresh ones."""
     device: Device = "auto"
     """`auto` takes a GPU where there is one."""
-    threads: Annotated[int | None, at_least(1)] = None
-    """Threads of torch; none leaves torch's own choice."""
+    threads: Annotated[int | None, between(1, 256)] = None
+    """Threads of torch, no more than there are cores; none leaves torch's own choice."""
     compile: bool = False
     """Compile the network for training: minutes at the start, then steps are about a quarter
     faster. On a CPU it needs a C++ compiler."""
@@ -83,5 +83,5 @@ class TrainConfig:
         )
         require(
             self.weighting == "equal" or self.targets == "learned",
-            "weighting can only be balanced for the learned targets",
+            'raw targets have no balanced weights: set weighting = "equal", or recipe = "group"',
         )

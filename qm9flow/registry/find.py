@@ -107,20 +107,24 @@ def find_model(reference: str, tracking_uri: str | None = None) -> FoundModel:
     if pretrained.is_there() and _is_first_use(tracking_uri):
         if may_stand_in:
             return _stand_in()
-        raise RegistryError(
-            f"there is no model {reference!r}: it is no bundle's folder, and nothing is registered "
-            f"here; `{pretrained.NAME}` is the model that comes with qm9flow"
-        )
+        raise _nothing_registered(reference)
     from qm9flow.registry.versions import fetch, resolve  # mlflow takes a second to import
 
     try:
         version = resolve(reference, tracking_uri)
-    except NothingRegisteredError:
-        if not may_stand_in:
-            raise
-        return _stand_in()
+    except NothingRegisteredError as error:
+        if may_stand_in:
+            return _stand_in()
+        raise _nothing_registered(reference) from error
     alias = reference if reference in version.aliases else next(iter(version.aliases), None)
     return FoundModel(fetch(version, tracking_uri=tracking_uri), version.number, alias)
+
+
+def _nothing_registered(reference: str) -> NothingRegisteredError:
+    return NothingRegisteredError(
+        f"there is no model {reference!r}: it is no bundle's folder, and nothing is registered "
+        f"here: run `make study`, or take `{pretrained.NAME}`, the model that comes with qm9flow"
+    )
 
 
 def _is_first_use(tracking_uri: str | None) -> bool:
@@ -137,11 +141,14 @@ def _stand_in() -> FoundModel:
 def _config(bundle: Path) -> dict[str, Any]:
     try:
         config = json.loads((bundle / "config.json").read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise RegistryError(f"{bundle / 'config.json'} cannot be read: {error}") from error
-    return config if isinstance(config, dict) else {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise RegistryError(
+            f"{bundle / 'config.json'} cannot be read, so that nothing is known of its model: "
+            f"{error}; fetch or write the bundle again"
+        ) from error
+    if not isinstance(config, dict):
+        raise RegistryError(f"{bundle / 'config.json'} holds no table: it is no bundle's")
+    return config
 
 
 def _check_file(bundle: Path) -> None:

@@ -115,6 +115,9 @@ def _adds_heads(asked: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
 def _differing(theirs: Any, asked: Any) -> str:
     if not isinstance(theirs, Mapping) or not isinstance(asked, Mapping):
         return f"it is {theirs!r}, got {asked!r}"
+    kinds = [table.get("architecture") for table in (theirs, asked)]
+    if kinds[0] != kinds[1]:
+        return f"its architecture is {kinds[0]}, got {kinds[1]}"
     return ", ".join(
         f"{key} is {theirs.get(key)!r}, got {asked.get(key)!r}"
         for key in {**theirs, **asked}

@@ -87,7 +87,9 @@ def test_a_store_that_was_named_must_exist(
 
 
 def test_a_misspelt_name_is_told_the_one_that_is_there(shipped: Path, stores_in: Path) -> None:
-    with pytest.raises(RegistryError, match=r"no model 'pretraind'.*`pretrained` is the model"):
+    with pytest.raises(
+        RegistryError, match=r"no model 'pretraind'.*`pretrained`, the model that comes"
+    ):
         find_model("pretraind")
 
 
