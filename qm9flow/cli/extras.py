@@ -21,6 +21,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "pyarrow",
     ),
     "serve": ("bentoml",),
+    "cluster": ("ray",),
 }
 """Modules by extra, in pyproject.toml's order."""
 

@@ -33,14 +33,18 @@ STUDY_OPTIONS = [
     option("--trial-minutes", float, "Minutes of a trial, at most.  [default: no limit]"),
     option("--final-minutes", float, "Final training of the best, at most.  [default: 10]"),
     option("--split", click.Choice(["seed", "standard"]), "[default: seed]"),
-    option("--n-jobs", int, "Trials at a time; this version runs 1."),
-    option("--gpus-per-trial", float, "Share of a GPU a trial takes; none in this version."),
+    option(
+        "--n-jobs", int, "Trials at a time; 1 runs them in this process.  [default: one a core]"
+    ),
+    option(
+        "--gpus-per-trial", float, "Share of a GPU that a trial takes.  [default: GPUs / n-jobs]"
+    ),
     option("--study-name", str, "A name of yours; an existing study is resumed."),
     option("--storage", str, "Optuna storage URL.  [default: optuna.db under mlruns/]"),
     option("--seed", int, "Of sampling, weights and batches.  [default: 0]"),
     option("--timeout-minutes", float, "No new trial after this time.  [default: no limit]"),
     option("--device", click.Choice(["auto", "cpu", "cuda"]), "[default: auto]"),
-    option("--ray-address", str, "A Ray cluster; none in this version."),
+    option("--ray-address", str, "A running Ray cluster, or auto.  [default: none]"),
     option("--keep-models", int, "Keep models of the best N trials only.  [default: all]"),
     seed_option,
 ]

@@ -29,10 +29,11 @@ class StudyConfig:
     """Minutes at most for training the best configuration on the full training split."""
     split: SplitName = "seed"
     """The split that trials and the final training use."""
-    n_jobs: int = 1
-    """Trials at a time; 1 runs them in this process."""
-    gpus_per_trial: float = 0.0
-    """Share of a GPU a trial takes; needs `n_jobs` above 1."""
+    n_jobs: Annotated[int | None, between(1, 100_000)] = None
+    """Trials at a time; 1 runs them in this process, None as many as the machine or the cluster
+    holds."""
+    gpus_per_trial: Annotated[float | None, between(0, 64)] = None
+    """Share of a GPU that a trial takes; None shares the GPUs out among `n_jobs`, 0 takes none."""
     study_name: str | None = None
     """None makes one of preset, configuration and parent run; an existing one is resumed."""
     storage: str | None = None
@@ -44,7 +45,8 @@ class StudyConfig:
     device: Device = "auto"
     """`auto` takes a GPU where there is one."""
     ray_address: str | None = None
-    """A Ray cluster; needs `n_jobs` above 1."""
+    """A running Ray cluster, `auto` for the one of this machine; none starts Ray here if `n_jobs`
+    asks for more than one process."""
     keep_models: Annotated[int | None, at_least(1)] = None
     """Keep models of the best N trials only; none keeps those of all completed trials."""
     seed_pretrained: bool = True
@@ -53,10 +55,14 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         check_limits(self)
+        share = self.gpus_per_trial or 0.0
         require(
-            self.n_jobs == 1 and self.gpus_per_trial == 0 and self.ray_address is None,
-            "this version runs one trial at a time in this process: leave n_jobs at 1, "
-            "gpus_per_trial at 0 and ray_address empty",
+            share <= 1 or share == int(share),
+            f"gpus_per_trial must be a share of one GPU or whole ones, got {share:g}",
+        )
+        require(
+            not (share and self.device == "cpu"),
+            f"gpus_per_trial is {share:g} although device is cpu: leave one of them out",
         )
         if self.study_name is not None:
             check_name("study_name", self.study_name)

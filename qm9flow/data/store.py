@@ -1,9 +1,10 @@
 """QM9 as columns: prepared once from the tables, then opened by memory map."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +70,28 @@ class Dataset:
     polarizability: npt.NDArray[np.float32]
     texts: npt.NDArray[np.uint8]
     text_ptr: npt.NDArray[np.int64]
+
+    @classmethod
+    def from_arrays(cls, digest: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """A data set whose arrays came from another machine.
+
+        Args:
+            digest: Of the content.
+            arrays: By the names above; they are not copied.
+
+        Returns:
+            The data set, without a folder.
+        """
+        return cls(digest=digest, folder=Path(), **arrays)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """All arrays by name, to be sent to another machine.
+
+        Returns:
+            The arrays, not copied.
+        """
+        names = [item.name for item in fields(self) if item.name not in ("digest", "folder")]
+        return {name: getattr(self, name) for name in names}
 
     def __len__(self) -> int:
         """Number of molecules."""
@@ -269,6 +292,18 @@ def prepare(
     if progress is not None:
         progress(f"writing {folder}", 1, 1)
     return load_dataset(folder.parent)
+
+
+def is_prepared(cache: Path | None = None) -> bool:
+    """Whether there is a cache, in whatever state.
+
+    Args:
+        cache: Folder that it is kept in; None means `cache_dir()`.
+
+    Returns:
+        Whether its folder is there.
+    """
+    return _folder(cache).exists()
 
 
 def verify(cache: Path | None = None) -> Dataset:

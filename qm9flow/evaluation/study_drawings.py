@@ -49,7 +49,16 @@ def new_figure(width: float, height: float, title: str) -> Figure:
     return figure
 
 
-def _plain(value: float, _position: int = 0) -> str:
+def plain(value: float, _position: int = 0) -> str:
+    """A number in as few digits as tell it apart on an axis.
+
+    Args:
+        value: The number.
+        _position: As matplotlib's formatters are called.
+
+    Returns:
+        The text.
+    """
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}".replace("e-0", "e-")
@@ -72,7 +81,7 @@ def _number(axis: MatplotlibAxis, values: Sequence[float]) -> None:
         steps = (1.0,) if decades > 3 else (1.0, 2.0, 5.0) if decades > 1 else _FINE_STEPS
         axis.set_major_locator(LogLocator(subs=steps))
         axis.set_minor_formatter(NullFormatter())
-    axis.set_major_formatter(FuncFormatter(_plain))
+    axis.set_major_formatter(FuncFormatter(plain))
 
 
 def _scored(trials: Sequence[TrialRecord], state: str) -> list[TrialRecord]:
@@ -193,9 +202,9 @@ def _marks(axis: Axis) -> list[tuple[float, str]]:
     else:
         inner = MaxNLocator(nbins=5, integer=axis.is_integer).tick_values(axis.low, axis.high)
     near = 0.04
-    ends = [(0.0, _plain(axis.low)), (1.0, _plain(axis.high))]
+    ends = [(0.0, plain(axis.low)), (1.0, plain(axis.high))]
     between = [
-        (_position(axis, value), _plain(value))
+        (_position(axis, value), plain(value))
         for value in inner
         if value > 0 or axis.kind == "linear"
     ]
@@ -359,7 +368,7 @@ def _slice_axis(plot: Axes, axis: Axis) -> None:
         plot.set_xscale("log")
         plot.xaxis.set_major_locator(_log_locator(axis))
         plot.xaxis.set_minor_formatter(NullFormatter())
-        plot.xaxis.set_major_formatter(FuncFormatter(_plain))
+        plot.xaxis.set_major_formatter(FuncFormatter(plain))
         margin = max(1.05, (axis.high / axis.low) ** 0.04)
         plot.set_xlim(axis.low / margin, axis.high * margin)
         return

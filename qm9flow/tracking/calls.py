@@ -31,6 +31,8 @@ class StoreCalls:
     Attributes:
         errors: Calls given up.
         seconds_spent: Wall time inside `timed` blocks.
+        unanswered: Those of them that were given up because the store did not answer.
+        is_away: Whether the latest call was one of these.
     """
 
     def __init__(self, patience_seconds: float = 30.0) -> None:
@@ -41,9 +43,10 @@ class StoreCalls:
                 are tried once only, until one succeeds: a dead server must not halt a study.
         """
         self.errors = 0
+        self.unanswered = 0
         self.seconds_spent = 0.0
         self._patience = patience_seconds
-        self._is_away = False
+        self.is_away = False
         self._depth = 0
 
     @contextmanager
@@ -85,7 +88,7 @@ class StoreCalls:
         Returns:
             The call's answer, None if it was given up.
         """
-        deadline = time.monotonic() + (0.0 if self._is_away else self._patience)
+        deadline = time.monotonic() + (0.0 if self.is_away else self._patience)
         pause = 0.1
         while True:
             try:
@@ -96,11 +99,12 @@ class StoreCalls:
                 )
                 if refused or time.monotonic() + pause > deadline:
                     self.errors += 1
-                    self._is_away = not refused
+                    self.unanswered += not refused
+                    self.is_away = not refused
                     logger.warning("tracking: could not %s: %s", what, error)
                     return None
                 time.sleep(pause)
                 pause = min(2 * pause, 5.0)
             else:
-                self._is_away = False
+                self.is_away = False
                 return answer

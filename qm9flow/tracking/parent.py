@@ -74,6 +74,20 @@ class ParentRun:
         """Calls to stores that were given up."""
         return self._calls.errors
 
+    def is_reachable(self) -> bool:
+        """Whether MLflow's store answers; after a call was given up, it is asked once more.
+
+        Returns:
+            False while it is away.
+        """
+        if not self._calls.is_away:
+            return True
+        with self._calls.timed():
+            run = self._calls.fetch(
+                "reach the study's run", lambda: self._client.get_run(self.parent_run_id)
+            )
+        return run is not None
+
     def _describe(self, config: Mapping[str, Any], is_project: bool) -> None:
         tags = dict(self._tags)
         if is_project:  # what `mlflow run` wrote about the source says more

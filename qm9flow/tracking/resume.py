@@ -64,7 +64,7 @@ def adopt(client: MlflowClient, parent: Run, new_parent: str) -> None:
         client.set_tag(child.info.run_id, MLFLOW_PARENT_RUN_ID, new_parent)
     client.set_tag(parent.info.run_id, TAG_SUPERSEDED, new_parent)
     if parent.info.status == "RUNNING":
-        _end(client, parent)
+        end_run(client, parent)
 
 
 def end_orphans(client: MlflowClient, place: Place, own: str) -> None:
@@ -80,7 +80,7 @@ def end_orphans(client: MlflowClient, place: Place, own: str) -> None:
     found = f"tags.{TAG_KEY} = '{place.key}' and tags.{TAG_KIND} = '{place.kind}'"
     for run in search(client, f"{found} and attributes.status = 'RUNNING'"):
         if run.info.run_id != own:
-            _end(client, run)
+            end_run(client, run)
     if place.kind == "study":
         _end_unbegun(client, place.name, own)
 
@@ -95,9 +95,15 @@ def _end_unbegun(client: MlflowClient, name: str, own: str) -> None:
     for run in search(client, wanted):
         is_unbegun = TAG_KEY not in run.data.tags and MLFLOW_PROJECT_ENTRY_POINT in run.data.tags
         if is_unbegun and run.info.run_id != own:
-            _end(client, run)
+            end_run(client, run)
 
 
-def _end(client: MlflowClient, run: Run) -> None:
+def end_run(client: MlflowClient, run: Run) -> None:
+    """End a run whose process is gone.
+
+    Args:
+        client: From `connect`.
+        run: The run.
+    """
     client.set_tag(run.info.run_id, TAG_STATE, "interrupted")
     client.set_terminated(run.info.run_id, "KILLED")

@@ -142,6 +142,10 @@ def connect(stores: Stores) -> MlflowClient:
     # A server's client prints links to stdout at the end of each run, into `--json` answers.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # The client's own patience with a server that is away, seven tries and minutes a call, would
+    # halt a study; ours is in `calls`.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     path = sqlite_path(stores.tracking_uri)
     with store_errors(f"open the tracking store {stores.tracking_uri}", path):
         if not _is_server(stores.tracking_uri):

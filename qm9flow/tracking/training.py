@@ -79,6 +79,11 @@ class TrainingPlace:
     folder: str | None = None
     owns_run: bool = True
 
+    @property
+    def unsent(self) -> Path:
+        """Folder of a model that MLflow could not take."""
+        return self.spool.with_suffix(".model")
+
 
 class TrainingTracker:
     """Writes a training to MLflow and TensorBoard. Nothing here raises for a store's sake.
@@ -86,6 +91,8 @@ class TrainingTracker:
     Attributes:
         run_id: The run; empty if MLflow could not make one, then only TensorBoard is written.
         seconds_spent: Wall time spent in here.
+        is_kept: False once `finish` met a store that was away. What did not reach it lies on disk;
+            `finish_again` brings it there, or, in another process, opening and ending the run.
     """
 
     def __init__(
@@ -114,6 +121,7 @@ class TrainingTracker:
         self.run_id = "" if run is None else str(run.info.run_id)
         self._artifacts = None if run is None else artifacts_of(client, run)
         self.seconds_spent = 0.0
+        self.is_kept = True
         self._client = client
         self._calls = calls
         self._place = place
@@ -129,6 +137,7 @@ class TrainingTracker:
             self._last_logged = self._read_last_logged() if is_reopened else 0
             if is_new:
                 self._calls.attempt("tidy up", self._spool.discard)
+                shutil.rmtree(place.unsent, ignore_errors=True)
                 shutil.rmtree(place.tensorboard, ignore_errors=True)
             self._open_tensorboard(parameters, self._first_replayed())
             for record in self._spool.records:
@@ -273,7 +282,11 @@ class TrainingTracker:
         with self._timed(), tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "weights.safetensors").write_bytes(weights)
             (Path(folder) / "config.json").write_text(json.dumps(config, indent=1))
-            self._upload(folder, MODEL_FOLDER)
+            if not self._upload(folder, MODEL_FOLDER):
+                self._calls.attempt(
+                    "keep the model on disk",
+                    lambda: shutil.copytree(folder, self._place.unsent, dirs_exist_ok=True),
+                )
 
     def delete_model(self) -> None:
         """Remove the network that `save_model` kept."""
@@ -307,14 +320,32 @@ class TrainingTracker:
         self._is_closed = True
         with self._timed():
             best_epoch, best = self._best()
-            kept = self._upload_gradients(state)
             self._queue_best(state, best_epoch, best)
-            kept = self._flush(self._closing_tags(state, reason)) and kept
-            if self.run_id and self._place.owns_run:
-                self._end_run(state, kept)
+            self._send(state, reason)
             compared = {f"best/{name}": best[name] for name in _COMPARED if name in best}
             self._to_tensorboard(lambda file: file.add_result(state, compared, best_epoch))
             self._to_tensorboard(lambda file: file.close())
+
+    def finish_again(self, state: TrialState, reason: str | None = None) -> None:
+        """Try once more to bring to MLflow what it did not take; see `is_kept`.
+
+        Args:
+            state: As `finish` was given.
+            reason: As `finish` was given.
+        """
+        with self._timed():
+            self._send(state, reason)
+
+    def _send(self, state: TrialState, reason: str | None) -> None:
+        """The run is ended last, so that one that has ended holds everything."""
+        unanswered = self._calls.unanswered
+        kept = self._upload_gradients(state)
+        kept = self._send_model() and kept
+        kept = self._flush(self._closing_tags(state, reason)) and kept
+        if self.run_id and self._place.owns_run:
+            self._end_run(state, kept)
+        # What the store refuses, as a run that was deleted by hand, no second try brings there.
+        self.is_kept = self._calls.unanswered == unanswered
 
     def _end_run(self, state: TrialState, is_kept: bool) -> None:
         ended = self._calls.attempt(
@@ -323,6 +354,16 @@ class TrainingTracker:
         )
         if is_kept and ended and state != "interrupted":
             self._calls.attempt("tidy up", self._spool.discard)
+
+    def _send_model(self) -> bool:
+        """Store a model that could not be stored when it was made."""
+        unsent = self._place.unsent
+        if not unsent.is_dir():
+            return True
+        if not self._upload(str(unsent), MODEL_FOLDER):
+            return False
+        shutil.rmtree(unsent, ignore_errors=True)
+        return True
 
     def _best(self) -> tuple[int, dict[str, float]]:
         if self._finished is not None:

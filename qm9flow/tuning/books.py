@@ -265,6 +265,8 @@ class Books:
         return None if is_repeated else self._halved(number, event.epoch)
 
     def _halved(self, number: int, epoch: int) -> Outcome | None:
+        if epoch not in self._rungs:
+            return None
         told = {trial.number: trial.intermediate_values for trial in self._history.trials}
         if not pruning.stops(number, epoch, told, self._rungs):
             return None
@@ -284,12 +286,16 @@ class Books:
         except OSError as error:
             log.warning("trial %d goes on without a new checkpoint: %s", trial.number, error)
 
-    def settle(self, trial: RunningTrial, outcome: Outcome) -> None:
+    def settle(self, trial: RunningTrial, outcome: Outcome) -> bool:
         """End a trial.
 
         Args:
             trial: The trial; if it completed, its model is stored already.
             outcome: How it ended.
+
+        Returns:
+            Whether it is told. While MLflow is away its end is noted and waits for `settle_again`,
+            in this start or the next one.
 
         Raises:
             StudyError: The study's storage does not answer.
@@ -309,7 +315,29 @@ class Books:
         elif outcome.message is not None:
             trial.tracker.set_tags({"message": outcome.message})
         trial.tracker.finish(outcome.state, outcome.reason)
+        return self._tell_if_kept(trial, outcome)
+
+    def settle_again(self, trial: RunningTrial, outcome: Outcome) -> bool:
+        """Bring to MLflow what it did not take while it was away, and tell.
+
+        Args:
+            trial: The trial that `settle` could not tell.
+            outcome: How it ended.
+
+        Returns:
+            Whether it is told now.
+
+        Raises:
+            StudyError: The study's storage does not answer.
+        """
+        trial.tracker.finish_again(outcome.state, outcome.reason)
+        return self._tell_if_kept(trial, outcome)
+
+    def _tell_if_kept(self, trial: RunningTrial, outcome: Outcome) -> bool:
+        if not trial.tracker.is_kept:
+            return False
         self._tell(trial.number, outcome.state, outcome.score)
+        return True
 
     def _tell(self, number: int, state: Ended, score: float | None) -> None:
         self._history.tell(number, OPTUNA_STATES[state], score)

@@ -23,6 +23,9 @@ from qm9flow.tuning.records import (
 from qm9flow.tuning.retention import displaced
 from qm9flow.tuning.study import OpenStudy
 
+PAUSE_SECONDS = 0.5
+"""Between two looks whether workers or MLflow's store are there."""
+
 PROGRESS_SECONDS = 10.0
 """Between two notes of the study's progress in its run."""
 
@@ -102,6 +105,8 @@ class Coordinator:
         self._total = wanted if limit is None else min(wanted, limit)
         self._pending: deque[int] = deque()
         self._again: deque[RunningTrial] = deque()
+        self._owed: list[tuple[RunningTrial, Outcome]] = []
+        self._known: list[TrialRecord] = []
         self._dropped: set[int] = set()
         self._running: dict[int, dict[int, RunningTrial]] = {}
         self._deadline = float("inf")
@@ -130,12 +135,15 @@ class Coordinator:
         try:
             self._note_progress()
             self._fill()
-            while self._running:
+            while self._running or self._waits():
                 answers = self._executor.collect()
                 self._check_lease()
                 for answer in answers:
                     self._take(answer)
+                self._pay()
                 self._fill()
+                if not answers and not self._running:
+                    time.sleep(PAUSE_SECONDS)
         except BaseException:
             self._abandon()
             raise
@@ -175,7 +183,14 @@ class Coordinator:
         )
 
     def _records(self) -> tuple[TrialRecord, ...]:
-        return tuple(to_record(trial) for trial in self._study.history.trials)
+        """All trials; those that have ended are read once, as a long study has thousands."""
+        known = self._known
+        for trial in self._study.history.trials[len(known) :]:
+            known.append(to_record(trial))
+        for place, record in enumerate(known):
+            if not record.has_ended:
+                known[place] = to_record(self._study.history.trial(record.number))
+        return tuple(known)
 
     def _is_stopping(self) -> bool:
         self._has_turned_down = self._has_turned_down or self._stop()
@@ -183,9 +198,7 @@ class Coordinator:
 
     def _fill(self) -> None:
         """Put trials into all empty slots."""
-        for slot in range(self._executor.slots):
-            if slot in self._running:
-                continue
+        for slot in self._executor.idle():
             trial = self._next_trial()
             if trial is None:
                 return
@@ -200,19 +213,49 @@ class Coordinator:
 
     def _next_trial(self) -> RunningTrial | None:
         while not self._is_stopping() and time.monotonic() < self._deadline:
+            if not self._tracker.is_reachable():
+                return None  # a trial without a run would be lost to MLflow
             if self._again:
                 return self._again.popleft()
             if self._pending:
                 trial = self._books.resume(self._pending.popleft())
                 outcome = self._books.decided(trial)
-                if outcome is None:
+                if outcome is not None:
+                    self._settle(trial, outcome)
+                elif self._has_run(trial):
                     return trial
-                self._settle(trial, outcome)
             elif self._begun() < self._total:
-                return self._books.begin()
+                trial = self._books.begin()
+                if self._has_run(trial):
+                    return trial
             else:
                 return None
         return None
+
+    def _has_run(self, trial: RunningTrial) -> bool:
+        """Whether a trial can begin; one that MLflow could make no run for waits until it can."""
+        if trial.tracker.run_id or self._tracker.is_reachable():
+            return True
+        self._pending.append(trial.number)
+        return False
+
+    def _waits(self) -> bool:
+        """Whether something is left to do that only time makes possible.
+
+        Workers that were lost, or are not ready yet, may come (back), and so may MLflow's store.
+        """
+        if self._is_stopping():
+            return False
+        is_left = self._again or self._pending or self._begun() < self._total
+        is_hindered = not self._executor.idle() or not self._tracker.is_reachable()
+        return bool(self._owed or (is_left and is_hindered and time.monotonic() < self._deadline))
+
+    def _pay(self) -> None:
+        """Tell trials that ended while MLflow was away."""
+        if self._owed and self._tracker.is_reachable():
+            owed, self._owed = self._owed, []
+            for trial, outcome in owed:
+                self._settle(trial, outcome, again=True)
 
     def _begun(self) -> int:
         """Trials that count or will: ended ones, those in slots, those that wait for one."""
@@ -253,8 +296,11 @@ class Coordinator:
         else:
             del self._running[answer.slot]
 
-    def _settle(self, trial: RunningTrial, outcome: Outcome) -> None:
-        self._books.settle(trial, outcome)
+    def _settle(self, trial: RunningTrial, outcome: Outcome, again: bool = False) -> None:
+        settle = self._books.settle_again if again else self._books.settle
+        if not settle(trial, outcome):
+            self._owed.append((trial, outcome))
+            return
         if outcome.state == "complete":
             self._drop_models()
         self._note_progress()

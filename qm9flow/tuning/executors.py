@@ -1,4 +1,4 @@
-"""Who trains: jobs in slots, pulled epoch by epoch. Here, in this process; later, elsewhere.
+"""Who trains: jobs in slots, pulled epoch by epoch. Here in this process; `remote` has Ray's.
 
 A worker knows no store. It gets a job, trains one epoch when asked, hands over what the training
 said, and waits. So a coordinator that looks at the events decides whether another epoch is trained
@@ -30,6 +30,10 @@ TRAINING_ERRORS = (
     ValueError,
 )
 """What a bug in a network raises: it costs its trial, never the study."""
+
+TRIALS_PER_GPU = 4
+"""Trials that share a GPU where nothing else was said. A network of this size leaves most of one
+idle."""
 
 log = logging.getLogger(__name__)
 
@@ -94,10 +98,14 @@ class Executor(ABC):
     trials have ended or are closed. At most one epoch is in flight in a slot.
     """
 
-    @property
     @abstractmethod
-    def slots(self) -> int:
-        """How many jobs can be in work at a time; slots count from 0."""
+    def idle(self) -> tuple[int, ...]:
+        """Slots that a job can be put into now.
+
+        Returns:
+            Their numbers, rising. A slot whose worker or machine was lost is not among them until
+            another one stands in its place.
+        """
 
     @abstractmethod
     def start(self, slot: int, job: Job) -> None:
@@ -121,7 +129,11 @@ class Executor(ABC):
         """Wait until at least one slot that was asked has answered.
 
         Returns:
-            The answers since the last call; none if no slot was asked.
+            The answers since the last call; none if no slot was asked, or none has answered for a
+            moment, so that the caller can look at what else there is.
+
+        Raises:
+            StudyError: No worker can be started any more.
         """
 
     @abstractmethod
@@ -136,6 +148,23 @@ class Executor(ABC):
     @abstractmethod
     def shut_down(self) -> None:
         """Drop all jobs and free what the slots hold."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What slots in other processes take.
+
+    Attributes:
+        slots: How many there are; None on a cluster: as many as it holds when the study starts.
+        gpus: Share of a GPU of each; None on a cluster: shared out if it has any.
+        threads: Threads inside torch's operations, and cores that are set aside for each.
+        address: The cluster; None starts Ray on this machine, for this process alone.
+    """
+
+    slots: int | None
+    gpus: float | None = 0.0
+    threads: int = 1
+    address: str | None = None
 
 
 Stream = Generator[Event, None, None]
@@ -154,10 +183,13 @@ class InProcessExecutor(Executor):
         self._trials: dict[int, tuple[TrialJob, Stream | None]] = {}
         self._asked: deque[int] = deque()
 
-    @property
-    def slots(self) -> int:
-        """One."""
-        return 1
+    def idle(self) -> tuple[int, ...]:
+        """The slot, if it is empty.
+
+        Returns:
+            0, or nothing.
+        """
+        return () if self._trials else (0,)
 
     def start(self, slot: int, job: Job) -> None:
         """Put a job into the slot.

@@ -96,6 +96,21 @@ def parse_holder(content: Any) -> Holder | None:
         return None  # nobody, or a note by another version
 
 
+def parse_holder_file(path: Path) -> Holder | None:
+    """Who a lock file speaks of.
+
+    Args:
+        path: The file of a `FileLock`.
+
+    Returns:
+        The holder, perhaps gone; None if nobody has ever held it, or is just taking it.
+    """
+    try:
+        return parse_holder(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return None
+
+
 _held: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
 
 
@@ -155,7 +170,7 @@ class FileLock:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise self.busy(self._note()) from None
+            raise self.busy(parse_holder_file(self._file)) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(asdict(self.me)).encode(), 0)
         self._descriptor = descriptor
@@ -180,12 +195,6 @@ class FileLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-    def _note(self) -> Holder | None:
-        try:
-            return parse_holder(json.loads(self._file.read_text()))
-        except ValueError:
-            return None  # its holder is just writing it
 
     def busy(self, holder: Holder | None) -> StudyBusyError:
         """The error that tells who holds it.

@@ -6,7 +6,9 @@ from typing import Any
 
 from qm9flow.tracking.places import study_place
 from qm9flow.tracking.study import StudyTracker
+from qm9flow.tuning import pruning
 from qm9flow.tuning.coordinator import StudyResult
+from qm9flow.tuning.executors import Placement
 from qm9flow.tuning.retention import SizeEstimate
 from qm9flow.tuning.selection import Selection, by_score
 from qm9flow.tuning.study import OpenStudy
@@ -15,12 +17,13 @@ from qm9flow.workflows.publish import Published
 MEGABYTE = 1e6
 
 
-def plan(opened: OpenStudy, size: SizeEstimate) -> str:
+def plan(opened: OpenStudy, size: SizeEstimate, placement: Placement | None) -> str:
     """What is about to happen.
 
     Args:
         opened: The study.
         size: Room that it will take.
+        placement: Where its trials run.
 
     Returns:
         A few lines.
@@ -33,12 +36,31 @@ def plan(opened: OpenStudy, size: SizeEstimate) -> str:
         [
             f"study {opened.name}: {study.n_trials} trials of preset {opened.space.name}, "
             f"sampler {study.sampler}, seed {study.seed}",
-            f"  a trial: {train} training molecules, {study.max_epochs} epochs at most",
+            f"  a trial: {train} training molecules, {study.max_epochs} epochs at most"
+            f"{_compared(study.max_epochs)}",
+            f"  {_where(placement)}",
             f"  at most: final training {study.final_minutes:g} min{limit}",
             f"  disk: about {size.total / MEGABYTE:.0f} MB ({kept} models kept)",
             f"  records: {opened.stores.tracking_uri}",
         ]
     )
+
+
+def _compared(max_epochs: int) -> str:
+    at = pruning.rungs(max_epochs)
+    if not at:
+        return ""
+    epochs = " and ".join(map(str, at))
+    return f"; the best third goes on after epoch {epochs}"
+
+
+def _where(placement: Placement | None) -> str:
+    if placement is None:
+        return "one trial at a time, in this process"
+    share = f", {placement.gpus:g} GPU each" if placement.gpus else ""
+    where = f"on the cluster at {placement.address}" if placement.address else "on this machine"
+    many = f"{placement.slots} trials" if placement.slots else "as many trials as it holds"
+    return f"{many} at a time, {where}{share}"
 
 
 def search(result: StudyResult) -> str:

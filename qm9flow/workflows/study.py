@@ -18,11 +18,11 @@ from qm9flow.evaluation.study_plots import log_study_figures
 from qm9flow.tracking.runs import fetch_artifact
 from qm9flow.tracking.stores import Stores, connect, resolve_stores
 from qm9flow.tracking.study import StudyTracker
-from qm9flow.training.device import pick_device
 from qm9flow.training.metrics import training_sample
 from qm9flow.tuning import chosen
 from qm9flow.tuning.coordinator import Coordinator, StudyResult
-from qm9flow.tuning.executors import InProcessExecutor
+from qm9flow.tuning.executors import Placement
+from qm9flow.tuning.placing import open_executor, place
 from qm9flow.tuning.records import TrialRecord, show_study
 from qm9flow.tuning.retention import estimate_size
 from qm9flow.tuning.selection import Selection, by_score, select, with_speeds
@@ -79,7 +79,7 @@ def run_study(study: StudyConfig, console: Console) -> StudyOutcome | None:
     """
     stores = resolve_stores(study.storage)
     dataset = open_dataset(progress=console.progress)
-    _check(study, dataset)
+    placement = _check(study, dataset)
     run_id = os.environ.get("MLFLOW_RUN_ID") or uuid.uuid4().hex
     name = study.study_name or default_name(study, dataset.digest, run_id)
     with (
@@ -87,27 +87,32 @@ def run_study(study: StudyConfig, console: Console) -> StudyOutcome | None:
         log_file(opened.state / LOG),
     ):
         console = logged(console)
-        console.say(report.plan(opened, estimate_size(opened.space, study)))
+        console.say(report.plan(opened, estimate_size(opened.space, study), placement))
         tracker = StudyTracker.open(
             stores, name, config.to_dict(study), previous_parent=opened.previous_parent
         )
-        return _tracked(opened, dataset, tracker, console)
+        return _tracked(opened, dataset, tracker, placement, console)
 
 
-def _check(study: StudyConfig, dataset: Dataset) -> None:
-    """Refuse at once what every single trial would fail at."""
-    pick_device(study.device)
+def _check(study: StudyConfig, dataset: Dataset) -> Placement | None:
+    """Refuse at once what every single trial would fail at; say where they run."""
+    placement = place(study)
     sizes = TrainConfig(split=study.split, train_size=study.train_size, val_size=study.val_size)
     training_sample(sizes, dataset)
+    return placement
 
 
 def _tracked(
-    opened: OpenStudy, dataset: Dataset, tracker: StudyTracker, console: Console
+    opened: OpenStudy,
+    dataset: Dataset,
+    tracker: StudyTracker,
+    placement: Placement | None,
+    console: Console,
 ) -> StudyOutcome | None:
     """Run it; whatever happens, its run does not stay RUNNING."""
     status: Any = "FAILED"
     try:
-        outcome = _search_and_publish(opened, dataset, tracker, console)
+        outcome = _search_and_publish(opened, dataset, tracker, placement, console)
         status = "FINISHED"
         console.say(report.outcome(opened, tracker, outcome.published))
         return outcome
@@ -121,13 +126,17 @@ def _tracked(
 
 
 def _search_and_publish(
-    opened: OpenStudy, dataset: Dataset, tracker: StudyTracker, console: Console
+    opened: OpenStudy,
+    dataset: Dataset,
+    tracker: StudyTracker,
+    placement: Placement | None,
+    console: Console,
 ) -> StudyOutcome:
     _log_data(opened.config, dataset, tracker)
     coordinator = Coordinator(
         opened,
         tracker,
-        InProcessExecutor(dataset),
+        open_executor(placement, dataset),
         stop=console.stop,
         progress=console.progress,
     )

@@ -1,13 +1,6 @@
 """The same registry behind an MLflow server."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +8,7 @@ import pytest
 import served
 from mlflow import MlflowClient
 from registering import SCALE, errors, facts
+from servers import free_port, mlflow_server
 
 from qm9flow.data.store import Dataset
 from qm9flow.errors import RegistryError
@@ -23,38 +17,11 @@ from qm9flow.registry.checksum import folder_sha256
 from qm9flow.registry.versions import fetch, list_versions, register, resolve
 
 
-def free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        port: int = opened.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """The address of an MLflow server that keeps the artifacts itself."""
-    uri = f"http://127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "mlflow", "server", "--port", uri.rpartition(":")[2]]
-    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
-    command += ["--artifacts-destination", str(tmp_path / "artifacts"), "--workers", "1"]
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    try:
-        wait_for(uri)
-        yield uri
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def wait_for(uri: str) -> None:
-    for _ in range(240):
-        try:
-            with urllib.request.urlopen(f"{uri}/health", timeout=5):
-                return
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.5)
-    raise TimeoutError(f"{uri} did not start")
+    with mlflow_server(tmp_path) as started:
+        yield started.uri
 
 
 @pytest.mark.slow

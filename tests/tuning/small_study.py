@@ -1,8 +1,9 @@
 """A study small enough to be run, killed and run again in a test: real data, stores, trainings.
 
-As a script it is set under fire: `small_study.py FOLDER KILLS SEED` starts a study, kills the
-process (-9) at a random instant or in the middle of a random write, and starts it again, so many
-times; then it lets it end.
+As a script it is set under fire. `small_study.py FOLDER coordinator KILLS SEED SLOTS` starts a
+study, kills the process (-9) at a random instant or in the middle of a random write, and starts it
+again, so many times; then it lets it end. `small_study.py FOLDER workers KILLS SEED` kills a worker
+every few seconds instead.
 """
 
 import dataclasses
@@ -33,7 +34,7 @@ from qm9flow.tracking.study import StudyTracker  # noqa: E402
 from qm9flow.tuning import books  # noqa: E402
 from qm9flow.tuning.checkpoints import CheckpointFolder  # noqa: E402
 from qm9flow.tuning.coordinator import Coordinator, StudyResult  # noqa: E402
-from qm9flow.tuning.executors import Executor, InProcessExecutor  # noqa: E402
+from qm9flow.tuning.executors import Executor, InProcessExecutor, Placement  # noqa: E402
 from qm9flow.tuning.ranges import FloatRange, IntRange  # noqa: E402
 from qm9flow.tuning.spaces import Space  # noqa: E402
 from qm9flow.tuning.study import open_study  # noqa: E402
@@ -136,14 +137,24 @@ def _die_after(seconds: float) -> None:
     timer.start()
 
 
-def _start(folder: Path, config: StudyConfig, arm: Callable[[], None]) -> bool:
+def _executor(dataset: Dataset, slots: int) -> Executor:
+    if slots == 1:
+        return InProcessExecutor(dataset)
+    from qm9flow.tuning.remote import RayExecutor
+
+    return RayExecutor(dataset, Placement(slots))
+
+
+def _start(folder: Path, config: StudyConfig, slots: int, arm: Callable[[], None]) -> bool:
     """Run the study in a child; whether it came to its end."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
+            dataset = open_dataset()
+            executor = _executor(dataset, slots)
             arm()
-            run_study(stores_at(folder), open_dataset(), config)
+            run_study(stores_at(folder), dataset, config, executor=executor)
             code = 0
         finally:  # a child must not go on with what its parent does
             if code:
@@ -155,7 +166,7 @@ def _start(folder: Path, config: StudyConfig, arm: Callable[[], None]) -> bool:
     return os.WIFEXITED(status)
 
 
-def main(folder: Path, kills: int, seed: int) -> None:
+def kill_coordinators(folder: Path, kills: int, seed: int, slots: int) -> None:
     """Set a study under fire; print how often it was hit."""
     # Half of the kills fall before an epoch: without this a trial would count as deadly in itself.
     books.MAX_FRUITLESS_STARTS = kills + 1
@@ -167,16 +178,54 @@ def main(folder: Path, kills: int, seed: int) -> None:
     for _ in range(kills):
         if chance.random() < 0.7:
             count = chance.randint(1, 24)
-            has_ended = _start(folder, config, lambda count=count: _die_at_write(count))
+            has_ended = _start(folder, config, slots, lambda count=count: _die_at_write(count))
         else:
             seconds = chance.uniform(0.02, 0.8)
-            has_ended = _start(folder, config, lambda seconds=seconds: _die_after(seconds))
+            has_ended = _start(folder, config, slots, lambda seconds=seconds: _die_after(seconds))
         if has_ended:
             break
         hits += 1
-    while not _start(folder, config, lambda: None):
+    while not _start(folder, config, slots, lambda: None):
         pass
     print(f"{hits} hits in {time.monotonic() - began:.1f} s")
+
+
+def _workers() -> list[int]:
+    """Processes of Ray's workers that stand ready or train."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes()
+        except OSError:
+            continue  # it has just ended
+        if line.startswith(b"ray::Worker"):
+            found.append(int(path.parent.name))
+    return found
+
+
+def kill_workers(folder: Path, kills: int, seed: int) -> None:
+    """Run a study whose workers are killed every few seconds; print how many were."""
+    chance = random.Random(seed)
+    hits: list[int] = []
+    ended = threading.Event()
+
+    def fire() -> None:
+        while len(hits) < kills and not ended.wait(chance.uniform(1.0, 3.0)):
+            workers = _workers()
+            if workers:
+                hits.append(chance.choice(workers))
+                os.kill(hits[-1], signal.SIGKILL)
+
+    shutil.copy(make_template_in_child(folder), folder / "mlflow.db")
+    dataset = open_dataset()
+    config = small_config(n_trials=8, train_size=2000, max_epochs=4)
+    began = time.monotonic()
+    gun = threading.Thread(target=fire)
+    gun.start()
+    run_study(stores_at(folder), dataset, config, executor=_executor(dataset, 2))
+    ended.set()
+    gun.join()
+    print(f"{len(hits)} hits in {time.monotonic() - began:.1f} s")
 
 
 def make_template_in_child(folder: Path) -> Path:
@@ -195,4 +244,5 @@ def with_recipe(space: Space, **changes: Any) -> Space:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    what = {"coordinator": kill_coordinators, "workers": kill_workers}[sys.argv[2]]
+    what(Path(sys.argv[1]), *map(int, sys.argv[3:]))

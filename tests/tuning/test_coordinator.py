@@ -34,9 +34,8 @@ class Wrapped(Executor):
         self.crashes = crashes
         self.started: list[int] = []
 
-    @property
-    def slots(self) -> int:
-        return len(self._inner)
+    def idle(self) -> tuple[int, ...]:
+        return tuple(slot for slot, inner in enumerate(self._inner) if inner.idle())
 
     def start(self, slot: int, job: Job) -> None:
         self._numbers[slot] = [item.number for item in job.trials]

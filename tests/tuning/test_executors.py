@@ -24,9 +24,8 @@ def epoch(executor: Executor) -> list[tuple[int, type]]:
 
 def test_an_incomplete_executor_cannot_be_made():
     class Half(Executor):
-        @property
-        def slots(self) -> int:
-            return 1
+        def idle(self) -> tuple[int, ...]:
+            return (0,)
 
     with pytest.raises(TypeError, match="abstract"):
         Half()  # type: ignore[abstract]

@@ -14,11 +14,13 @@ from qm9flow.tuning.coordinator import StudyResult
 SCRIPT = Path(__file__).with_name("small_study.py")
 
 
-def under_fire(folder: Path, kills: int, seed: int, undisturbed: StudyResult) -> None:
+def under_fire(
+    folder: Path, kills: int, seed: int, undisturbed: StudyResult | None, slots: int = 1
+) -> None:
     """Run a study that is killed again and again; hold it to what an undisturbed one gives."""
     folder.mkdir(exist_ok=True)
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(folder), str(kills), str(seed)],
+        [sys.executable, str(SCRIPT), str(folder), "coordinator", *map(str, (kills, seed, slots))],
         capture_output=True,
         text=True,
         check=False,
@@ -27,7 +29,8 @@ def under_fire(folder: Path, kills: int, seed: int, undisturbed: StudyResult) ->
     hits = int(done.stdout.split()[0])
     assert hits >= min(kills, 3), done.stdout
     trials = check_ended(stores_at(folder), 5)
-    assert comparable(trials) == comparable(undisturbed.trials)
+    if undisturbed is not None:
+        assert comparable(trials) == comparable(undisturbed.trials)
 
 
 def test_a_killed_study_goes_on(tmp_path: Path, undisturbed: tuple[Stores, StudyResult]):
@@ -41,3 +44,10 @@ def test_a_study_killed_many_times_goes_on(
     tmp_path: Path, undisturbed: tuple[Stores, StudyResult], seed: int
 ):
     under_fire(tmp_path, 25, seed, undisturbed[1])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_coordinator_of_several_workers_killed_ten_times(tmp_path: Path):
+    pytest.importorskip("ray")
+    under_fire(tmp_path, 10, 11, None, slots=2)

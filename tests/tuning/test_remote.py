@@ -1,0 +1,168 @@
+"""Slots in processes of their own: the same numbers, and workers and machines that die."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from accounts import check_ended, comparable
+from small_study import run_study, small_config, stores_at
+
+from qm9flow.data.store import Dataset
+from qm9flow.errors import StudyError
+from qm9flow.tracking.stores import Stores
+from qm9flow.tuning.executors import Answer, Placement
+from qm9flow.tuning.records import show_study
+
+ray = pytest.importorskip("ray")
+from qm9flow.tuning.remote import RayExecutor  # noqa: E402
+
+SCRIPT = Path(__file__).with_name("small_study.py")
+EVEN = {"sampler": "random", "max_epochs": 2}
+"""No trial depends on what became of another: no rungs, and nothing is learned from scores."""
+
+
+class Deadly(RayExecutor):
+    """Its workers are killed in the middle of an epoch."""
+
+    def __init__(self, dataset: Dataset, kills: int) -> None:
+        super().__init__(dataset, Placement(2))
+        self.kills = kills
+        self.started: list[int] = []
+
+    def start(self, slot, job):
+        self.started += [item.number for item in job.trials]
+        super().start(slot, job)
+
+    def advance(self, slot: int) -> None:
+        # Asked before the epoch, as an actor answers in order.
+        actor = self._slots[slot].actor
+        pid = ray.get(actor.__ray_call__.remote(lambda worker: os.getpid()))
+        super().advance(slot)
+        if self.kills:
+            self.kills -= 1
+            os.kill(pid, signal.SIGKILL)
+
+
+def processes(pattern: str) -> list[str]:
+    """Command lines of this machine's processes that contain a text."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue  # it has just ended
+        if pattern in line:
+            found.append(line)
+    return found
+
+
+def wait_until_gone(pattern: str, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while left := processes(pattern):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def test_the_numbers_of_this_process(stores: Stores, dataset: Dataset, tmp_path: Path) -> None:
+    config = small_config(n_trials=4, **EVEN)
+    result = run_study(stores, dataset, config, executor=RayExecutor(dataset, Placement(2)))
+    assert result.ending == "complete"
+    trials = check_ended(stores, 4)
+    wait_until_gone("ray::")
+    wait_until_gone("raylet")
+    alone = run_study(stores, dataset, config, name="alone")
+    assert comparable(trials) == comparable(alone.trials)
+
+
+def test_a_trial_whose_worker_dies_is_trained_again(stores: Stores, dataset: Dataset) -> None:
+    config = small_config(n_trials=3, **EVEN)
+    worker = Deadly(dataset, kills=2)
+    run_study(stores, dataset, config, executor=worker)
+    trials = check_ended(stores, 3)
+    assert [trial.state for trial in trials] == ["complete"] * 3
+    assert len(worker.started) == 5  # three trials, and two that began again
+    alone = run_study(stores, dataset, config, name="alone")
+    assert comparable(trials) == comparable(alone.trials)
+
+
+def test_a_trial_that_takes_every_worker_along_fails_in_the_end(
+    stores: Stores, dataset: Dataset
+) -> None:
+    worker = Deadly(dataset, kills=3)
+    run_study(stores, dataset, small_config(n_trials=1, **EVEN), executor=worker)
+    (trial,) = check_ended(stores, 1)
+    assert (trial.state, trial.reason) == ("failed", "crash")
+    assert "worker is lost" in str(trial.message)
+    assert worker.started == [0, 0, 0]
+
+
+def test_no_cluster_where_one_is_named(dataset: Dataset) -> None:
+    with pytest.raises(StudyError, match=r"cannot use Ray at 127\.0\.0\.1:1"):
+        RayExecutor(dataset, Placement(1, address="127.0.0.1:1"))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator["ray.cluster_utils.Cluster"]:
+    """Two machines as Ray sees it, whose caches are empty, and a head that trains nothing."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    empty = {"QM9FLOW_CACHE": str(tmp_path / "empty")}
+    nodes = [cluster.add_node(num_cpus=1, env_vars=empty) for _ in range(2)]
+    cluster.machines = nodes
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+class Losing(RayExecutor):
+    """Loses a machine after some answers, and gets another one later."""
+
+    def __init__(self, dataset: Dataset, cluster: "ray.cluster_utils.Cluster") -> None:
+        super().__init__(dataset, Placement(None, address=cluster.address))
+        self.cluster = cluster
+        self.answers = 0
+
+    def collect(self) -> list[Answer]:
+        answers = super().collect()
+        before, self.answers = self.answers, self.answers + len(answers)
+        if before < 3 <= self.answers:
+            self.cluster.remove_node(self.cluster.machines[0], allow_graceful=False)
+        if before < 8 <= self.answers:
+            self.cluster.add_node(num_cpus=1)
+        return answers
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_lost_machine_costs_no_trial(
+    stores: Stores, dataset: Dataset, cluster: "ray.cluster_utils.Cluster"
+) -> None:
+    executor = Losing(dataset, cluster)
+    assert executor.placement.slots == 2
+    config = small_config(n_trials=6, **EVEN)
+    run_study(stores, dataset, config, executor=executor)
+    trials = check_ended(stores, 6)
+    assert {trial.state for trial in trials} == {"complete"}
+    alone = run_study(stores, dataset, config, name="alone")
+    assert comparable(trials) == comparable(alone.trials)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_workers_killed_at_random(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(tmp_path), "workers", "8", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout.split()[0]) >= 3, done.stdout
+    study = show_study(stores_at(tmp_path), "demo")
+    check_ended(stores_at(tmp_path), len(study.trials))
