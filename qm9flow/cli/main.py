@@ -34,6 +34,9 @@ OVERVIEW: dict[str, dict[str, str]] = {
         "serve": "Serve a model over HTTP.",
         "export": "Write a version to a folder: ONNX graph, weights, card.",
     },
+    "Mend": {
+        "doctor": "Find out what is wrong, and mend what can be.",
+    },
 }
 """Commands by what they are for, each with its line (so that the overview loads none)."""
 COMMANDS = {name: f"qm9flow.cli.{name}" for lines in OVERVIEW.values() for name in lines}
