@@ -27,11 +27,11 @@ STUDY_OPTIONS = [
     option("--n-trials", int, "Trials in total, over all starts.  [default: 20]"),
     option("--preset", str, "Search space: seed or modern.  [default: seed]"),
     option("--sampler", click.Choice(["tpe", "random", "grid"]), "[default: tpe]"),
-    option("--train-size", int, "Training molecules of a trial.  [default: 8000]"),
+    option("--train-size", int, "Training molecules of a trial.  [default: what fits]"),
     option("--val-size", int, "Validation molecules of a trial.  [default: 2000]"),
     option("--max-epochs", int, "Epochs of a trial, at most.  [default: 9]"),
     option("--trial-minutes", float, "Minutes of a trial, at most.  [default: no limit]"),
-    option("--final-minutes", float, "Final training of the best, at most.  [default: 10]"),
+    option("--final-minutes", float, "Final training of the best, at most.  [default: 10 to 30]"),
     option("--split", click.Choice(["seed", "standard"]), "[default: seed]"),
     option(
         "--n-jobs", int, "Trials at a time; 1 runs them in this process.  [default: one a core]"
@@ -70,12 +70,14 @@ def run(**options: Any) -> None:
     Example:
       qm9flow study run --n-trials 12 --train-size 4000 --final-minutes 3
     """
+    from qm9flow.workflows.fitting import FITTED
     from qm9flow.workflows.study import run_study
 
     path = options.pop("config")
-    study = config.from_dict(config.StudyConfig, merged(path, options))
+    given = merged(path, options)
+    study = config.from_dict(config.StudyConfig, given)
     with foreground() as console:
-        outcome = run_study(study, console)
+        outcome = run_study(study, console, unsaid=[name for name in FITTED if name not in given])
     sys.exit(0 if outcome else INTERRUPTED)
 
 

@@ -45,6 +45,9 @@ class TrainConfig:
     """Molecules a step, 1 to 4096."""
     max_epochs: Annotated[int, between(1, 100_000)] = 30
     """Passes over the training molecules, at most."""
+    growth: Annotated[int, between(0, 10)] = 0
+    """How often the training set triples on the way: once means a third of it for the first third
+    of the epochs, twice a ninth of it for the first ninth before that."""
     max_minutes: Annotated[float | None, above(0)] = None
     """Training time at most, validation included; none means no limit."""
     warmup_steps: Annotated[int, between(0, 1_000_000)] = 200

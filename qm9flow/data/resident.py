@@ -99,6 +99,19 @@ class ResidentMolecules:
         """Number of molecules."""
         return len(self.sizes)
 
+    def first(self, count: int) -> "ResidentMolecules":
+        """The molecules that were loaded first; nothing is copied.
+
+        Args:
+            count: How many, at least one.
+
+        Returns:
+            They alone.
+        """
+        return ResidentMolecules(
+            self.numbers[:count], self.positions[:count], self.targets[:count], self.sizes[:count]
+        )
+
     def batches(
         self, batch_size: int, generator: torch.Generator, max_groups: int = 4
     ) -> Iterator[list[Batch]]:

@@ -325,6 +325,7 @@ class TrainingTracker:
             compared = {f"best/{name}": best[name] for name in _COMPARED if name in best}
             self._to_tensorboard(lambda file: file.add_result(state, compared, best_epoch))
             self._to_tensorboard(lambda file: file.close())
+            self._tensorboard = None
 
     def finish_again(self, state: TrialState, reason: str | None = None) -> None:
         """Try once more to bring to MLflow what it did not take; see `is_kept`.

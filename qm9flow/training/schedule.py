@@ -1,4 +1,5 @@
-"""The learning rate of a step: warm-up times constant, cosine or plateau."""
+"""The learning rate of a step, warm-up times constant, cosine or plateau; and how much of the
+training set an epoch sees."""
 
 import math
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ PLATEAU_FACTOR = 0.5
 WARMUP_SHARE = 0.1
 """Largest share of the budget that may be warm-up: a short training, or one with large batches, has
 fewer steps than `warmup_steps`, and would end before it reaches its learning rate."""
+GROWTH = 3
+"""What a training set grows by each time."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,22 @@ class Budget:
             left = max(self.total_seconds, 1e-9)
             share = max(share, self.elapsed_seconds / left)
         return min(share, 1.0)
+
+
+def molecules_of(epoch: int, config: TrainConfig, molecules: int) -> int:
+    """Training molecules that an epoch sees: the first ones, as the set grows.
+
+    Args:
+        epoch: Counted from 1.
+        config: Epochs and growth.
+        molecules: Of the whole training set.
+
+    Returns:
+        molecules / 3^k, rounded up, where k counts those of max_epochs / 3, max_epochs / 9, ...
+        (`growth` of them, rounded down) that the epoch does not lie beyond.
+    """
+    ahead = sum(epoch <= config.max_epochs // GROWTH**k for k in range(1, config.growth + 1))
+    return -(-molecules // GROWTH**ahead)
 
 
 def learning_rate(config: TrainConfig, budget: Budget, plateau_factor: float = 1.0) -> float:

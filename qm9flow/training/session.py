@@ -22,7 +22,7 @@ from qm9flow.training.flat import FlatParameters, forward_order
 from qm9flow.training.gradients import GradientMonitor
 from qm9flow.training.loaded import LoadedData
 from qm9flow.training.losses import compared
-from qm9flow.training.schedule import Budget, learning_rate, plateau_after
+from qm9flow.training.schedule import Budget, learning_rate, molecules_of, plateau_after
 from qm9flow.training.start import load_weights
 from qm9flow.training.steps import Stepper
 
@@ -107,7 +107,10 @@ class Session:
         columns = compared(config, self._data.codec)
         self._stepper = Stepper(config, self._network, self._flat, columns)
         self._best = self._average.values.clone()
-        self._steps_per_epoch = -(-len(self._data.train) // config.batch_size)
+        self._total_steps = sum(
+            -(-self._molecules(epoch) // config.batch_size)
+            for epoch in range(1, config.max_epochs + 1)
+        )
         self.monitor = GradientMonitor(self._flat)
         self.progress = Progress()
         if checkpoint is not None:
@@ -127,6 +130,9 @@ class Session:
             train_molecules=len(self._data.train),
             val_molecules=len(self._data.validation),
         )
+
+    def _molecules(self, epoch: int) -> int:
+        return molecules_of(epoch, self.config, len(self._data.train))
 
     def ending(self) -> Ending | None:
         """Which budget is used up.
@@ -192,18 +198,18 @@ class Session:
     def _train(self, started: float) -> tuple[float, int, float]:
         """One pass over the training molecules: its loss, molecules seen, last learning rate."""
         config, progress, stepper = self.config, self.progress, self._stepper
-        total_steps = config.max_epochs * self._steps_per_epoch
+        train = self._data.train.first(self._molecules(progress.epoch))
         generator = torch.Generator().manual_seed(epoch_seed(config.seed, progress.epoch))
         summed = torch.zeros((), dtype=torch.float64, device=self.device)
         molecules, rate = 0, 0.0
         self._network.train()
-        for groups in self._data.train.batches(config.batch_size, generator):
+        for groups in train.batches(config.batch_size, generator):
             elapsed = progress.elapsed_seconds + time.perf_counter() - started
             mean = stepper.accumulate(groups)
             if molecules == 0 or progress.step % config.monitor_every == 0:
                 self.monitor.sample(stepper.loss.outer(mean), stepper.factor)
             limit = self._training_seconds(molecules / max(elapsed, 1e-9))
-            budget = Budget(progress.step, total_steps, elapsed, limit)
+            budget = Budget(progress.step, self._total_steps, elapsed, limit)
             rate = learning_rate(config, budget, progress.plateau_factor)
             stepper.apply(rate)
             self._average.update()

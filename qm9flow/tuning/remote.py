@@ -242,6 +242,9 @@ def _connect(placement: Placement) -> None:
         os.environ.setdefault(name, value)
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Its daemons' remarks on lost workers go to standard output, whatever `log_to_driver` says, and
+    # there is no public switch for them. What matters of them comes back as an error of the call.
+    vars(ray._private.worker)["_worker_logs_enabled"] = False
     with _undisturbed():
         try:
             ray.init(**options)

@@ -1,33 +1,43 @@
 """Options of a study that nobody named: what fits its number of trials and this machine.
 
-Halving makes most trials short, so that a study costs about `COST_A_TRIAL` epochs of the space's
-first network for each trial, shared out among those that run at a time. The largest training set
-is taken with which that stays within `SEARCH_MINUTES`.
+The largest training set is taken with which the search stays within `SEARCH_MINUTES`, by the speed
+that the space's first network has here. How many epochs a trial has until it is stopped, and how
+much slower than the first network the networks are that a search comes to like, was measured.
 """
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
-from qm9flow import config
 from qm9flow.config import StudyConfig
 from qm9flow.data.store import Dataset
 from qm9flow.errors import StudyError
-from qm9flow.tracking.stores import resolve_stores
+from qm9flow.tracking.stores import Stores
 from qm9flow.training.events import EpochEnded
 from qm9flow.training.fit import fit
+from qm9flow.tuning import pruning
+from qm9flow.tuning.executors import Placement
 from qm9flow.tuning.records import show_study
 from qm9flow.tuning.spaces import get_space, to_train_config
 
 FITTED = ("train_size", "final_minutes")
 """Options that are chosen here where nothing was said."""
 
-TRAIN_SIZES = (1000, 2000, 4000, 8000)
+TRAIN_SIZES = (1000, 1500, 2000, 3000, 4000, 6000, 8000)
 SEARCH_MINUTES = 100.0
-COST_A_TRIAL = 3.0
-SECONDS_A_TRIAL = 0.6
+
+HALVED_EPOCHS = 1.3
+"""Epochs of a trial on average, relative to what rungs that let through a third each would leave:
+trials are not stopped before others have come as far."""
+
+SLOWER = 1.3
+"""Seconds for a molecule in a search's networks, relative to its first one's."""
+
+VALIDATION_SHARE = 1 / 3
+"""Time of a prediction relative to that of a training step."""
+
+SECONDS_A_TRIAL = 0.5
 """Beside training: ask, tell, records, the start of a training."""
 
 FINAL_SHARE = 0.25
@@ -44,87 +54,99 @@ class Fitted:
 
     Attributes:
         study: All options.
-        search_minutes: About; None where it was not estimated, as the study was begun before.
+        chosen: Those that were chosen here.
+        search_minutes: About; None where it was not estimated: the study was begun before, or
+            nobody knows yet how many trials its cluster holds.
     """
 
     study: StudyConfig
-    search_minutes: float | None
-
-
-def begun_before(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options under which a study of that name was begun.
-
-    Args:
-        given: What the user asked for.
-
-    Returns:
-        Those of `FITTED`; empty for a new study.
-
-    Raises:
-        StudyError: The storage cannot be read.
-    """
-    name = given.get("study_name")
-    if name is None:
-        return {}
-    try:
-        recorded = show_study(resolve_stores(given.get("storage")), name).config
-    except StudyError:
-        return {}
-    return {option: getattr(recorded, option) for option in FITTED}
+    chosen: tuple[str, ...] = ()
+    search_minutes: float | None = None
 
 
 def fitted(
-    given: Mapping[str, Any], before: Mapping[str, Any], dataset: Dataset, slots: int
+    study: StudyConfig,
+    unsaid: Collection[str],
+    stores: Stores,
+    dataset: Dataset,
+    placement: Placement | None,
 ) -> Fitted:
     """Complete a study's options.
 
     Args:
-        given: What the user asked for.
-        before: What the study was begun with.
+        study: What the user asked for, and defaults.
+        unsaid: Options of `FITTED` that are only defaults in it.
+        stores: Where an earlier start would be on record: its options stay.
         dataset: QM9.
-        slots: Trials at a time.
+        placement: Where trials run.
 
     Returns:
-        All options; those that were given stay as they are.
+        All options; those that were said stay as they are.
 
     Raises:
-        ConfigError: An option is wrong.
+        ConfigError: The space is unknown.
     """
-    study = config.from_dict(StudyConfig, {**before, **given})
-    if before:
-        return Fitted(study, None)
-    rate = probe(study, dataset)
-    if "train_size" not in given:
-        fitting = [
-            size
-            for size in TRAIN_SIZES
-            if minutes_of(study.n_trials, size, rate, slots) <= SEARCH_MINUTES
-        ]
-        size = max(fitting, default=TRAIN_SIZES[0])
-        study = dataclasses.replace(study, train_size=size)
-    size = study.train_size or len(dataset)
-    minutes = minutes_of(study.n_trials, size, rate, slots)
-    if "final_minutes" not in given:
+    before = _begun_before(study, stores)
+    if before is not None:
+        changes = {name: getattr(before, name) for name in unsaid}
+        return Fitted(dataclasses.replace(study, **changes))
+    if placement is not None and placement.slots is None:
+        return Fitted(study)
+    rate = _side_by_side(placement) * probe(study, dataset)
+    if "train_size" in unsaid:
+        study = dataclasses.replace(study, train_size=_train_size(study, rate))
+    minutes = _minutes(study, study.train_size or len(dataset), rate)
+    if "final_minutes" in unsaid:
         low, high = FINAL_MINUTES
         final = float(round(min(high, max(low, FINAL_SHARE * minutes))))
         study = dataclasses.replace(study, final_minutes=final)
-    return Fitted(study, minutes)
+    return Fitted(study, tuple(name for name in FITTED if name in unsaid), minutes)
 
 
-def minutes_of(n_trials: int, train_size: int, rate: float, slots: int) -> float:
-    """How long a search takes, about.
+def _begun_before(study: StudyConfig, stores: Stores) -> StudyConfig | None:
+    if study.study_name is None:
+        return None
+    try:
+        return show_study(stores, study.study_name).config
+    except StudyError:
+        return None  # it is new, or the storage cannot be read, which the study will say
+
+
+def _side_by_side(placement: Placement | None) -> float:
+    """How many trainings go on at full speed; that sharing a GPU brings more is left out."""
+    if placement is None:
+        return 1.0
+    slots = float(placement.slots or 1)
+    return slots * placement.gpus if placement.gpus else slots
+
+
+def _train_size(study: StudyConfig, rate: float) -> int:
+    fitting = [size for size in TRAIN_SIZES if _minutes(study, size, rate) <= SEARCH_MINUTES]
+    return max(fitting, default=TRAIN_SIZES[0])
+
+
+def _minutes(study: StudyConfig, train_size: int, rate: float) -> float:
+    """Of a search, about; `rate` is that of all trials that run at a time, molecules/s."""
+    validated = VALIDATION_SHARE * (study.val_size or 0)
+    seconds = SLOWER * mean_epochs(study.max_epochs) * (train_size + validated) / rate
+    return study.n_trials * (seconds + SECONDS_A_TRIAL) / 60.0
+
+
+def mean_epochs(max_epochs: int) -> float:
+    """Epochs of a trial until it ends or is stopped.
 
     Args:
-        n_trials: Trials.
-        train_size: Training molecules of each.
-        rate: Molecules a second of the space's first network on one core, or one share of a GPU.
-        slots: Trials at a time.
+        max_epochs: At most.
 
     Returns:
-        Minutes.
+        The mean over many trials, about.
     """
-    seconds = COST_A_TRIAL * train_size / rate + SECONDS_A_TRIAL
-    return n_trials * seconds / slots / 60.0
+    ends = (*pruning.rungs(max_epochs), max_epochs)
+    halved = sum(
+        (end - start) / pruning.REDUCTION**k
+        for k, (start, end) in enumerate(zip((0, *ends), ends, strict=False))
+    )
+    return min(float(max_epochs), HALVED_EPOCHS * halved)
 
 
 def probe(study: StudyConfig, dataset: Dataset) -> float:

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from qm9flow.config import StudyConfig
 from qm9flow.tracking.places import study_place
 from qm9flow.tracking.study import StudyTracker
 from qm9flow.tuning import pruning
@@ -12,18 +13,20 @@ from qm9flow.tuning.executors import Placement
 from qm9flow.tuning.retention import SizeEstimate
 from qm9flow.tuning.selection import Selection, by_score
 from qm9flow.tuning.study import OpenStudy
+from qm9flow.workflows.fitting import Fitted
 from qm9flow.workflows.publish import Published
 
 MEGABYTE = 1e6
 
 
-def plan(opened: OpenStudy, size: SizeEstimate, placement: Placement | None) -> str:
+def plan(opened: OpenStudy, size: SizeEstimate, placement: Placement | None, fit: Fitted) -> str:
     """What is about to happen.
 
     Args:
         opened: The study.
         size: Room that it will take.
         placement: Where its trials run.
+        fit: What was chosen for this machine, and how long it will take.
 
     Returns:
         A few lines.
@@ -31,19 +34,34 @@ def plan(opened: OpenStudy, size: SizeEstimate, placement: Placement | None) -> 
     study = opened.config
     train = "all" if study.train_size is None else f"{study.train_size:,}"
     kept = "all" if study.keep_models is None else f"the best {study.keep_models}"
-    limit = "" if study.timeout_minutes is None else f", search {study.timeout_minutes:g} min"
-    return "\n".join(
-        [
-            f"study {opened.name}: {study.n_trials} trials of preset {opened.space.name}, "
-            f"sampler {study.sampler}, seed {study.seed}",
-            f"  a trial: {train} training molecules, {study.max_epochs} epochs at most"
-            f"{_compared(study.max_epochs)}",
-            f"  {_where(placement)}",
-            f"  at most: final training {study.final_minutes:g} min{limit}",
-            f"  disk: about {size.total / MEGABYTE:.0f} MB ({kept} models kept)",
-            f"  records: {opened.stores.tracking_uri}",
-        ]
-    )
+    lines = [
+        f"study {opened.name}: {study.n_trials} trials of preset {opened.space.name}, "
+        f"sampler {study.sampler}, seed {study.seed}",
+        f"  a trial: {train} training molecules, {study.max_epochs} epochs at most"
+        f"{_compared(study.max_epochs)}",
+        f"  {_where(placement)}",
+        f"  time: {_time(study, fit)}",
+        f"  disk: about {size.total / MEGABYTE:.0f} MB ({kept} models kept)",
+        f"  records: {opened.stores.tracking_uri}",
+    ]
+    if fit.chosen:
+        options = " and ".join(fit.chosen)
+        lines.append(f"  {options} were chosen to fit {study.n_trials} trials and this machine")
+    return "\n".join(lines)
+
+
+def _time(study: StudyConfig, fit: Fitted) -> str:
+    limit = "" if study.timeout_minutes is None else f", {study.timeout_minutes:g} min at most"
+    final = f"final training {study.final_minutes:g} min at most"
+    if fit.search_minutes is None:
+        return f"{final}{', search' + limit.lstrip(',') if limit else ''}"
+    return f"search about {_minutes(fit.search_minutes)}{limit}, {final}"
+
+
+def _minutes(minutes: float) -> str:
+    if minutes < 1:
+        return "a minute"
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 def _compared(max_epochs: int) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from qm9flow.tuning.spaces import to_train_config
 from qm9flow.tuning.study import OpenStudy, default_name, open_study
 from qm9flow.workflows import report
 from qm9flow.workflows.console import Console, Stopped
+from qm9flow.workflows.fitting import fitted
 from qm9flow.workflows.journal import log_file, logged, on_record
 from qm9flow.workflows.publish import Published, publish, put_on_record
 from qm9flow.workflows.trained import EPOCHS, RECORD, Trained, claim, train_to_end
@@ -63,12 +64,16 @@ class StudyOutcome:
     published: Published
 
 
-def run_study(study: StudyConfig, console: Console) -> StudyOutcome | None:
+def run_study(
+    study: StudyConfig, console: Console, *, unsaid: Collection[str] = ()
+) -> StudyOutcome | None:
     """Run a study, or go on with one, to a registered version.
 
     Args:
         study: Its options.
         console: Lines, progress, the wish to stop.
+        unsaid: Options of `fitting.FITTED` that are to be chosen to fit the machine, or are what
+            the study was begun with.
 
     Returns:
         What it came to, None if it was asked to stop before.
@@ -80,6 +85,8 @@ def run_study(study: StudyConfig, console: Console) -> StudyOutcome | None:
     stores = resolve_stores(study.storage)
     dataset = open_dataset(progress=console.progress)
     placement = _check(study, dataset)
+    fit = fitted(study, unsaid, stores, dataset, placement)
+    study = fit.study
     run_id = os.environ.get("MLFLOW_RUN_ID") or uuid.uuid4().hex
     name = study.study_name or default_name(study, dataset.digest, run_id)
     with (
@@ -87,7 +94,7 @@ def run_study(study: StudyConfig, console: Console) -> StudyOutcome | None:
         log_file(opened.state / LOG),
     ):
         console = logged(console)
-        console.say(report.plan(opened, estimate_size(opened.space, study), placement))
+        console.say(report.plan(opened, estimate_size(opened.space, study), placement, fit))
         tracker = StudyTracker.open(
             stores, name, config.to_dict(study), previous_parent=opened.previous_parent
         )

@@ -240,6 +240,18 @@ def test_checkpoints_of_other_trainings_are_refused_at_once(
         fit(tiny, replace(dataset, digest="other"), checkpoint=blob)
 
 
+def test_a_growing_training_set_takes_the_steps_that_it_has_molecules_for(
+    tiny: TrainConfig, dataset: Dataset
+) -> None:
+    config = replace(tiny, train_size=90, batch_size=10, max_epochs=9, growth=2)
+    session = Session(config, dataset, None)
+    steps = []
+    for _ in range(9):
+        session.run_epoch()
+        steps.append(session.progress.step)
+    assert np.diff(steps, prepend=0).tolist() == [1, 3, 3, *[9] * 6]
+
+
 def test_early_stopping_waits_for_its_patience(
     tiny: TrainConfig, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qm9flow.config import TrainConfig
-from qm9flow.training.schedule import Budget, learning_rate, plateau_after
+from qm9flow.training.schedule import Budget, learning_rate, molecules_of, plateau_after
 
 CONFIG = TrainConfig(learning_rate=0.01, warmup_steps=10)
 budgets = st.builds(
@@ -73,3 +73,19 @@ def test_plateau_halves_after_three_epochs_without_a_better_score() -> None:
     assert seen == [1, 1, 1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25]
     config = replace(CONFIG, schedule="plateau", warmup_steps=0)
     assert learning_rate(config, Budget(5, 100), factor) == pytest.approx(0.0025)
+
+
+def test_a_growing_training_set_triples_up_to_all_molecules() -> None:
+    config = replace(CONFIG, max_epochs=9, growth=2)
+    seen = [molecules_of(epoch, config, 100) for epoch in range(1, 10)]
+    assert seen == [12, 34, 34, *[100] * 6]
+    assert [molecules_of(epoch, CONFIG, 100) for epoch in (1, 30)] == [100, 100]
+
+
+@given(st.integers(1, 200), st.integers(0, 10), st.integers(1, 10_000))
+def test_a_training_set_never_shrinks(epochs: int, growth: int, molecules: int) -> None:
+    config = replace(CONFIG, max_epochs=epochs, growth=growth)
+    seen = [molecules_of(epoch, config, molecules) for epoch in range(1, epochs + 1)]
+    assert seen == sorted(seen)
+    assert seen[0] >= 1
+    assert seen[-1] == molecules
