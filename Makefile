@@ -21,7 +21,7 @@ help:  ## Show these lines
 
 $(INSTALLED): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[train,serve,dev]'
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[train,serve,cluster,dev]'
 	touch $@
 
 install: $(INSTALLED)  ## Install into .venv

@@ -30,7 +30,7 @@ STUDY_OPTIONS = [
     option("--train-size", int, "Training molecules of a trial.  [default: what fits]"),
     option("--val-size", int, "Validation molecules of a trial.  [default: 2000]"),
     option("--max-epochs", int, "Epochs of a trial, at most.  [default: 9]"),
-    option("--trial-minutes", float, "Minutes of a trial, at most.  [default: no limit]"),
+    option("--trial-minutes", float, "Minutes of a trial, at most.  [default: what fits]"),
     option("--final-minutes", float, "Final training of the best, at most.  [default: 10 to 30]"),
     option("--split", click.Choice(["seed", "standard"]), "[default: seed]"),
     option(

@@ -42,7 +42,8 @@ def place(study: StudyConfig) -> Placement | None:
             gpus = 0.0 if study.device == "cpu" else None
         return Placement(study.n_jobs, gpus, address=study.ray_address)
     n_gpus = torch.cuda.device_count() if pick_device(study.device).type == "cuda" else 0
-    n_jobs = study.n_jobs or _fitting(study.gpus_per_trial, n_gpus)
+    fitting = min(_fitting(study.gpus_per_trial, n_gpus), study.n_trials)
+    n_jobs = study.n_jobs or fitting
     if n_jobs == 1:
         return None
     if study.n_jobs is None and not _has_ray():

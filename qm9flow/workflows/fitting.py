@@ -21,24 +21,29 @@ from qm9flow.tuning.executors import Placement
 from qm9flow.tuning.records import show_study
 from qm9flow.tuning.spaces import get_space, to_train_config
 
-FITTED = ("train_size", "final_minutes")
+FITTED = ("train_size", "trial_minutes", "final_minutes")
 """Options that are chosen here where nothing was said."""
 
 TRAIN_SIZES = (1000, 1500, 2000, 3000, 4000, 6000, 8000)
 SEARCH_MINUTES = 100.0
 
-HALVED_EPOCHS = 1.3
+HALVED_EPOCHS = 1.2
 """Epochs of a trial on average, relative to what rungs that let through a third each would leave:
 trials are not stopped before others have come as far."""
 
-SLOWER = 1.3
+SLOWER = 1.6
 """Seconds for a molecule in a search's networks, relative to its first one's."""
 
 VALIDATION_SHARE = 1 / 3
 """Time of a prediction relative to that of a training step."""
 
-SECONDS_A_TRIAL = 0.5
+SECONDS_A_TRIAL = 0.25
 """Beside training: ask, tell, records, the start of a training."""
+
+LONGEST_TRIAL = 6.0
+"""Time limit of a trial, relative to the mean: a search comes to like small batches, and a batch of
+one molecule takes ten times as long as one of a hundred takes for each of them."""
+LEAST_TRIAL_MINUTES = 0.5
 
 FINAL_SHARE = 0.25
 """Minutes of the final training, as a share of the search's."""
@@ -92,10 +97,15 @@ def fitted(
         return Fitted(dataclasses.replace(study, **changes))
     if placement is not None and placement.slots is None:
         return Fitted(study)
-    rate = _side_by_side(placement) * probe(study, dataset)
+    rate_of_one = probe(study, dataset)
+    rate = _side_by_side(placement) * rate_of_one
     if "train_size" in unsaid:
         study = dataclasses.replace(study, train_size=_train_size(study, rate))
     minutes = _minutes(study, study.train_size or len(dataset), rate)
+    if "trial_minutes" in unsaid:
+        seconds = LONGEST_TRIAL * _seconds(study, study.train_size or len(dataset), rate_of_one)
+        limit = max(LEAST_TRIAL_MINUTES, round(seconds / 60.0, 1))
+        study = dataclasses.replace(study, trial_minutes=limit)
     if "final_minutes" in unsaid:
         low, high = FINAL_MINUTES
         final = float(round(min(high, max(low, FINAL_SHARE * minutes))))
@@ -127,9 +137,13 @@ def _train_size(study: StudyConfig, rate: float) -> int:
 
 def _minutes(study: StudyConfig, train_size: int, rate: float) -> float:
     """Of a search, about; `rate` is that of all trials that run at a time, molecules/s."""
+    return study.n_trials * (_seconds(study, train_size, rate) + SECONDS_A_TRIAL) / 60.0
+
+
+def _seconds(study: StudyConfig, train_size: int, rate: float) -> float:
+    """Of training in a trial, on average."""
     validated = VALIDATION_SHARE * (study.val_size or 0)
-    seconds = SLOWER * mean_epochs(study.max_epochs) * (train_size + validated) / rate
-    return study.n_trials * (seconds + SECONDS_A_TRIAL) / 60.0
+    return SLOWER * mean_epochs(study.max_epochs) * (train_size + validated) / rate
 
 
 def mean_epochs(max_epochs: int) -> float:

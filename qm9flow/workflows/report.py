@@ -45,8 +45,8 @@ def plan(opened: OpenStudy, size: SizeEstimate, placement: Placement | None, fit
         f"  records: {opened.stores.tracking_uri}",
     ]
     if fit.chosen:
-        options = " and ".join(fit.chosen)
-        lines.append(f"  {options} were chosen to fit {study.n_trials} trials and this machine")
+        options = ", ".join(f"{name} {getattr(study, name):g}" for name in fit.chosen)
+        lines.append(f"  chosen to fit {study.n_trials} trials and this machine: {options}")
     return "\n".join(lines)
 
 

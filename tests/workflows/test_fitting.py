@@ -40,6 +40,9 @@ def test_many_trials_have_small_training_sets(dataset: Dataset, stores: Stores) 
     )
     assert few.study.train_size == TRAIN_SIZES[-1]
     assert many.study.train_size == TRAIN_SIZES[0]
+    assert few.study.trial_minutes is not None
+    assert many.study.trial_minutes is not None
+    assert few.study.trial_minutes > many.study.trial_minutes >= 0.5
     assert few.study.final_minutes == 10.0
     assert many.study.final_minutes == 30.0
     assert few.chosen == many.chosen == FITTED
@@ -62,7 +65,7 @@ def test_a_study_goes_on_with_what_was_chosen_for_it(dataset: Dataset, stores: S
     with open_study(stores, "mine", study, dataset.digest):
         pass
     again = StudyConfig(study_name="mine", n_trials=9, final_minutes=3.0)
-    found = fitted(again, ("train_size",), stores, dataset, None)
+    found = fitted(again, ("train_size", "trial_minutes"), stores, dataset, None)
     assert found.study == dataclasses.replace(again, train_size=1234)
     assert found.search_minutes is None
 

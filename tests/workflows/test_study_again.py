@@ -25,6 +25,7 @@ SMALL = StudyConfig(
     max_epochs=1,
     final_minutes=0.02,
     study_name="my study",
+    n_jobs=1,
     seed_pretrained=False,
 )
 
