@@ -31,8 +31,9 @@ HALVED_EPOCHS = 1.2
 """Epochs of a trial on average, relative to what rungs that let through a third each would leave:
 trials are not stopped before others have come as far."""
 
-SLOWER = 1.6
-"""Seconds for a molecule in a search's networks, relative to its first one's."""
+RELATIVE_COST = {"seed": 0.55, "modern": 1.5}
+"""Seconds for a molecule in the networks of a search, relative to the first one's of its preset: one
+of the largest in `seed`, and the fastest for its size in `modern`."""
 
 VALIDATION_SHARE = 1 / 3
 """Time of a prediction relative to that of a training step."""
@@ -143,7 +144,8 @@ def _minutes(study: StudyConfig, train_size: int, rate: float) -> float:
 def _seconds(study: StudyConfig, train_size: int, rate: float) -> float:
     """Of training in a trial, on average."""
     validated = VALIDATION_SHARE * (study.val_size or 0)
-    return SLOWER * mean_epochs(study.max_epochs) * (train_size + validated) / rate
+    cost = RELATIVE_COST.get(study.preset, 1.0)
+    return cost * mean_epochs(study.max_epochs) * (train_size + validated) / rate
 
 
 def mean_epochs(max_epochs: int) -> float:
