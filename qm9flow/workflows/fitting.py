@@ -32,8 +32,8 @@ HALVED_EPOCHS = 1.2
 trials are not stopped before others have come as far."""
 
 RELATIVE_COST = {"seed": 0.55, "modern": 1.5}
-"""Seconds for a molecule in the networks of a search, relative to the first one's of its preset: one
-of the largest in `seed`, and the fastest for its size in `modern`."""
+"""Seconds for a molecule in the networks of a search, relative to the first one's of its preset:
+that is one of the largest in `seed`, and the fastest for its size in `modern`."""
 
 VALIDATION_SHARE = 1 / 3
 """Time of a prediction relative to that of a training step."""
