@@ -217,6 +217,14 @@ def test_a_killed_study_goes_on(tmp_path: Path) -> None:
     assert sum(study["states"].values()) == 5
 
 
+def wait_for_a_trial(folder: Path, seconds: float = 200.0) -> None:
+    """Until a trial of the study there has trained an epoch."""
+    deadline = time.monotonic() + seconds
+    while not list((folder / "mlruns" / "state").rglob("checkpoints/*")):
+        assert time.monotonic() < deadline, "no trial has trained an epoch"
+        time.sleep(0.2)
+
+
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     parameters = {**SMALL, "study_name": "stopped", "n_trials": "50", "max_epochs": "9"}
@@ -229,7 +237,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
         text=True,
         start_new_session=True,
     )
-    time.sleep(30)
+    wait_for_a_trial(tmp_path)
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert "qm9flow study resume stopped" in output
