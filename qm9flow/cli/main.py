@@ -21,7 +21,7 @@ OVERVIEW: dict[str, dict[str, str]] = {
         "data": "Prepare QM9, once, and describe it.",
         "study": "Search for the best network, train it to the end, register it.",
         "train": "Train one network, or repeat a recorded training.",
-        "report": "Draw a study's figures again.",
+        "report": "Write a study's report: one page with all of its figures.",
     },
     "Judge": {
         "models": "List registered versions with their aliases and errors.",

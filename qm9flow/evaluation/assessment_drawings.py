@@ -11,8 +11,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from qm9flow.evaluation.assessment import Assessment
 from qm9flow.evaluation.breakdown import Group
+from qm9flow.evaluation.drawing import new_figure
 from qm9flow.evaluation.literature import REPORTED
-from qm9flow.evaluation.study_drawings import new_figure
 from qm9flow.evaluation.text_tables import number
 from qm9flow.properties import TARGETS, get
 

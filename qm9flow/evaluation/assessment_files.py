@@ -14,6 +14,40 @@ from qm9flow.tracking.tables import to_csv
 
 JSON = "evaluation.json"
 
+FOLDER = "evaluation"
+"""Where evaluations are in a run, one folder a version and part."""
+
+
+def place_of_version(version: int, part: str) -> str:
+    """Where a version's assessment is kept in a run.
+
+    Args:
+        version: Its number.
+        part: `test` or `validation`.
+
+    Returns:
+        A folder's path inside the run, e.g. `evaluation/version_3/test`.
+    """
+    return f"{FOLDER}/version_{version}/{part}"
+
+
+def place_in_run(assessment: Assessment) -> str:
+    """Where an assessment is kept in a run.
+
+    Args:
+        assessment: What was found.
+
+    Returns:
+        A folder's path inside the run, e.g. `evaluation/version_3/test`.
+    """
+    subject = assessment.subject
+    # A quick look must not replace the whole.
+    first = f"_first_{len(assessment.indices)}" if assessment.is_limited else ""
+    part = f"{assessment.part}{first}"
+    if subject.version is not None:
+        return place_of_version(subject.version, part)
+    return f"{FOLDER}/{subject.alias or 'bundle'}/{part}"
+
 
 def write_assessment(found: Assessment, dataset: Dataset, folder: Path) -> tuple[Path, ...]:
     """Write all of an assessment.

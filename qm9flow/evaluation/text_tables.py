@@ -27,6 +27,20 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{max(decimals, 0)}f}"
 
 
+def percent(share: float) -> str:
+    """A share as people write it.
+
+    Args:
+        share: 0 to 1.
+
+    Returns:
+        Whole percents; `<1%` of what is there but less, `0` of nothing.
+    """
+    if share <= 0:
+        return "0"
+    return "<1%" if share < 0.005 else f"{share:.0%}"
+
+
 def aligned(rows: Rows) -> str:
     """Rows for a terminal.
 

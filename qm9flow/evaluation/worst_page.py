@@ -14,7 +14,7 @@ from rdkit.Chem.Draw import rdMolDraw2D
 
 from qm9flow.evaluation.assessment import Assessment
 from qm9flow.evaluation.breakdown import Worst
-from qm9flow.evaluation.study_drawings import new_figure
+from qm9flow.evaluation.drawing import new_figure
 from qm9flow.evaluation.text_tables import number
 from qm9flow.properties import get
 

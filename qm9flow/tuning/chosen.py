@@ -4,8 +4,9 @@ import hashlib
 import json
 from typing import Any
 
-from qm9flow.tuning.history import History
-from qm9flow.tuning.records import TrialRecord
+from qm9flow.tracking.stores import Stores
+from qm9flow.tuning.history import History, find_study, open_storage
+from qm9flow.tuning.records import StudyRecord, TrialRecord
 from qm9flow.tuning.selection import Selection, with_speeds
 
 NOTE_SELECTION = "selection"
@@ -57,6 +58,26 @@ def find(history: History, records: tuple[TrialRecord, ...]) -> Selection | None
         tied=tuple(note["tied"]),
         speeds=speeds,
     )
+
+
+def recall(stores: Stores, study: StudyRecord) -> Selection | None:
+    """What a study chose, without a right to write to it.
+
+    Args:
+        stores: Where it is.
+        study: The study with its trials.
+
+    Returns:
+        As `find`.
+
+    Raises:
+        StudyError: The study's storage does not answer.
+    """
+    storage = open_storage(stores.optuna_url)
+    study_id = find_study(storage, study.name)
+    if study_id is None:
+        return None
+    return find(History(storage, study_id, study.name), study.trials)
 
 
 def _digest(records: tuple[TrialRecord, ...]) -> str:

@@ -16,8 +16,8 @@ from qm9flow.tuning.spaces import Space, to_train_config
 SAMPLED_POINTS = 48
 """Networks that are built, without memory, to estimate their mean size."""
 
-BYTES_A_STUDY = 7_500_000
-"""Empty databases, figures and their page, tables and logs."""
+BYTES_A_STUDY = 10_000_000
+"""Empty databases, the report and its pictures, tables and logs."""
 
 FINAL_COPIES = 8
 """How often the final network is kept, in weights: in its state, its bundles and their graphs."""

@@ -14,7 +14,7 @@ from qm9flow.data.splits import Split, make_split
 from qm9flow.data.store import Dataset, open_dataset
 from qm9flow.errors import BundleError, ConfigError, InferenceError, TrackingError
 from qm9flow.evaluation.assessment import WORST_TARGETS, Assessment, Part, Subject, assess
-from qm9flow.evaluation.assessment_files import write_assessment
+from qm9flow.evaluation.assessment_files import FOLDER, place_in_run, write_assessment
 from qm9flow.inference.predictor import Predictor
 from qm9flow.properties import GEOMETRIC, TARGETS
 from qm9flow.registry.find import FoundModel, find_model
@@ -30,9 +30,6 @@ Indices = npt.NDArray[np.int64]
 
 CHUNK = 1000
 """Molecules between two steps of the progress bar."""
-
-FOLDER = "evaluation"
-"""Where evaluations are in a run, one folder a version and part."""
 
 
 @dataclass(frozen=True)
@@ -215,24 +212,6 @@ def _runs(found: FoundModel) -> list[str]:
     made = [] if found.version is None else [resolve(found.version).run_id]
     project = os.environ.get("MLFLOW_RUN_ID")
     return [run_id for run_id in dict.fromkeys([*made, project]) if run_id]
-
-
-def place_in_run(assessment: Assessment) -> str:
-    """Where an assessment is kept in a run.
-
-    Args:
-        assessment: What was found.
-
-    Returns:
-        A folder's path inside the run, e.g. `evaluation/version_3/test`.
-    """
-    subject = assessment.subject
-    of = subject.alias or "bundle"
-    if subject.version is not None:
-        of = f"version_{subject.version}"
-    # A quick look must not replace the whole.
-    first = f"_first_{len(assessment.indices)}" if assessment.is_limited else ""
-    return f"{FOLDER}/{of}/{assessment.part}{first}"
 
 
 def _log(assessment: Assessment, run_id: str, folder: Path) -> None:

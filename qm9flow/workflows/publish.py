@@ -13,7 +13,7 @@ from qm9flow.config import Device
 from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset
 from qm9flow.evaluation.assessment import Assessment, assess
-from qm9flow.evaluation.assessment_files import write_assessment
+from qm9flow.evaluation.assessment_files import FOLDER, place_in_run, write_assessment
 from qm9flow.evaluation.baseline import linear_baseline
 from qm9flow.evaluation.tables import ErrorTable, error_table
 from qm9flow.nn.catalog import build
@@ -30,7 +30,7 @@ from qm9flow.training.device import is_out_of_memory, pick_device
 from qm9flow.training.metrics import all_targets, learned_scale, training_codec, training_sample
 from qm9flow.training.predict import predict
 from qm9flow.workflows.console import Console, Stopped
-from qm9flow.workflows.evaluate import FOLDER, place_in_run, subject_of
+from qm9flow.workflows.evaluate import subject_of
 from qm9flow.workflows.pretrained import seed_registry
 from qm9flow.workflows.trained import Trained
 from qm9flow.workflows.version_tags import version_tags

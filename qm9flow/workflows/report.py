@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qm9flow.config import StudyConfig
-from qm9flow.tracking.places import study_place
 from qm9flow.tracking.study import StudyTracker
 from qm9flow.tuning import pruning
 from qm9flow.tuning.coordinator import StudyResult
@@ -14,6 +13,7 @@ from qm9flow.tuning.retention import SizeEstimate
 from qm9flow.tuning.selection import Selection, by_score
 from qm9flow.tuning.study import OpenStudy
 from qm9flow.workflows.fitting import Fitted
+from qm9flow.workflows.look_further import look_further, named
 from qm9flow.workflows.publish import Published
 
 MEGABYTE = 1e6
@@ -192,28 +192,11 @@ def outcome(opened: OpenStudy, tracker: StudyTracker, published: Published) -> s
         "",
         "look further:",
     ]
-    lines += [f"  {command}" for command in _commands(opened)]
+    lines += [f"  {command}" for command in look_further(opened.stores, opened.name)]
+    lines.append("  qm9flow serve    # then: qm9flow predict --smiles CCO")
     if tracker.errors:
         lines.append(f"{tracker.errors} entries could not be logged; the log file says which")
     return "\n".join(lines)
-
-
-def _commands(opened: OpenStudy) -> list[str]:
-    stores = opened.stores
-    name = opened.name
-    return [
-        f"mlflow ui --backend-store-uri {stores.tracking_uri}",
-        f"tensorboard --logdir {shlex.quote(str(study_place(stores, name).tensorboard))}",
-        f"qm9flow study show {_named(opened)}",
-        "qm9flow serve    # then: qm9flow predict --smiles CCO",
-    ]
-
-
-def _named(opened: OpenStudy) -> str:
-    """Name and storage as a shell takes them."""
-    storage = opened.config.storage
-    option = f" --storage {shlex.quote(storage)}" if storage else ""
-    return shlex.quote(opened.name) + option
 
 
 def how_to_continue(opened: OpenStudy) -> str:
@@ -225,7 +208,8 @@ def how_to_continue(opened: OpenStudy) -> str:
     Returns:
         The commands that go on with it.
     """
+    study = named(opened.stores, opened.name)
     return (
-        f"stopped; nothing is lost. To go on:\n  qm9flow study resume {_named(opened)}\n"
+        f"stopped; nothing is lost. To go on:\n  qm9flow study resume {study}\n"
         f"or the same `mlflow run` with -P study_name={shlex.quote(opened.name)}"
     )

@@ -12,9 +12,10 @@ from qm9flow import config
 from qm9flow.config import StudyConfig, TrainConfig
 from qm9flow.data.splits import STANDARD_VALIDATION, make_split
 from qm9flow.data.store import Dataset, open_dataset
-from qm9flow.errors import StudyError
+from qm9flow.errors import Qm9FlowError, StudyError
 from qm9flow.evaluation.leaderboard import leaderboard
-from qm9flow.evaluation.study_plots import log_study_figures
+from qm9flow.evaluation.report.facts import read_facts
+from qm9flow.evaluation.report.write import FOLDER, PAGE, log_report
 from qm9flow.tracking.runs import fetch_artifact
 from qm9flow.tracking.stores import Stores, connect, resolve_stores
 from qm9flow.tracking.study import StudyTracker
@@ -153,6 +154,7 @@ def _search_and_publish(
     console.say(report.search(result))
     selection = _select(opened, dataset, result, console)
     _log_search(opened, result, selection, tracker)
+    _write_report(opened, tracker, console)
     console.say(report.choice(result, selection))
     final = final_config(opened, selection.candidate)
     folder = opened.state / FINAL / _label(selection, final)
@@ -178,6 +180,7 @@ def _search_and_publish(
         console=console,
     )
     put_on_record(published, tracker)
+    _write_report(opened, tracker, console)
     return StudyOutcome(result, selection, trained, published)
 
 
@@ -266,7 +269,15 @@ def _log_search(
     for record in by_score(trials)[:HEAT_MAPS]:
         if record.run_id:
             tracker.log_heat_map(record.run_id, record.number)
-    log_study_figures(opened.stores, opened.name, tracker, trials)
+
+
+def _write_report(opened: OpenStudy, tracker: StudyTracker, console: Console) -> None:
+    """After the search and once more at the end; what cannot be drawn must not fail the work."""
+    console.say(f"writing the report, {FOLDER}/{PAGE} in the run")
+    try:
+        log_report(read_facts(opened.stores, opened.name), tracker)
+    except (Qm9FlowError, OSError) as error:
+        console.say(f"no report: {error}")
 
 
 def resume_study(

@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
+from qm9flow.evaluation.study_plots import log_study_figures, write_study_figures
 
 from qm9flow.errors import StudyError
 from qm9flow.evaluation.study_drawings import count_endings, draw_parallel, draw_slices
-from qm9flow.evaluation.study_plots import log_study_figures, write_study_figures
 from qm9flow.tracking.stores import Stores
 from qm9flow.tracking.study import StudyTracker
-from qm9flow.tuning.plots import Axis, families, picture
+from qm9flow.tuning.parameters import Axis, families, picture
 from qm9flow.tuning.records import TrialRecord
 from qm9flow.tuning.sampling import distributions, make_sampler
 from qm9flow.tuning.spaces import PRESETS

@@ -14,6 +14,7 @@ import torch
 from accounts import check_ended, comparable
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
+from qm9flow.evaluation.study_plots import write_study_figures
 from small_study import run_study, small_config, stores_at, with_recipe
 from test_sampling import new_history
 
@@ -28,7 +29,6 @@ from qm9flow.config import (
 )
 from qm9flow.data.store import Dataset
 from qm9flow.errors import ConfigError
-from qm9flow.evaluation.study_plots import write_study_figures
 from qm9flow.nn.catalog import build
 from qm9flow.properties import LEARNED
 from qm9flow.tracking.stores import Stores

@@ -1,4 +1,4 @@
-"""What only Optuna can say about a study's parameters: importances, scales, its own figures."""
+"""What only Optuna can say about a study's parameters: importances and scales."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,6 @@ from qm9flow.tuning.history import find_study, open_storage
 MIN_FOR_IMPORTANCES = 10
 """Completed trials below which importances are noise: PED-ANOVA compares the best tenth, two
 trials at least, with the rest. A parameter that only some trials have is left out below it, too."""
-
-TARGET = "val/score"
 
 
 @dataclass(frozen=True)
@@ -94,25 +92,23 @@ def _decides(
 
 
 @dataclass(frozen=True)
-class StudyPicture:
-    """What there is to draw.
+class Parameters:
+    """What there is to say about a study's parameters.
 
     Attributes:
         axes: One a parameter, those that all trials have first; otherwise in the order of the
             space.
-        importances: Share of each parameter, the largest first; empty with too few trials.
-        figures: Optuna's interactive figures by name.
-        skipped: What could not be made, and why.
+        importances: Share of each parameter, the largest first; empty if they say nothing.
+        why_no_importances: Why they say nothing, empty if they do.
     """
 
     axes: tuple[Axis, ...]
     importances: dict[str, float]
-    figures: dict[str, Any]
-    skipped: dict[str, str]
+    why_no_importances: str = ""
 
 
-def picture(url: str, study_name: str) -> StudyPicture:
-    """Prepare a study's figures.
+def study_parameters(url: str, study_name: str) -> Parameters:
+    """Scales and importances of a study's parameters.
 
     Args:
         url: Optuna's storage.
@@ -128,56 +124,23 @@ def picture(url: str, study_name: str) -> StudyPicture:
     trials = study.get_trials(deepcopy=False)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     axes = _axes(trials)
-    figures: dict[str, Any] = {}
-    importances: dict[str, float] = {}
-    skipped: dict[str, str] = {}
+    reason = ""
     if not complete:
         reason = "no trial has completed"
-        skipped = dict.fromkeys(("history", "importances", "parallel", "slice"), reason)
-        return StudyPicture(axes, importances, figures, skipped)
-    show = optuna.visualization
-    figures["history"] = show.plot_optimization_history(study, target_name=TARGET)
-    figures["slice"] = show.plot_slice(study, target_name=TARGET)
-    if len(complete) < 2:
-        skipped["parallel"] = "only one trial has completed"
-    else:
-        figures |= _parallel(study, complete, axes)
-    if len(complete) < MIN_FOR_IMPORTANCES:
-        skipped["importances"] = (
-            f"{len(complete)} completed trials; fewer than {MIN_FOR_IMPORTANCES} say little"
-        )
+    elif len(complete) < MIN_FOR_IMPORTANCES:
+        reason = f"{len(complete)} completed trials; fewer than {MIN_FOR_IMPORTANCES} say little"
     elif len({trial.value for trial in complete}) < 2:
-        skipped["importances"] = "all completed trials have the same score"
-    else:
-        names = [
-            axis.name
-            for axis in axes
-            if sum(axis.name in trial.params for trial in complete) >= MIN_FOR_IMPORTANCES
-        ]
-        with warnings.catch_warnings():  # of parameters that all trials but one have
-            warnings.simplefilter("ignore", UserWarning)
-            importances = optuna.importance.get_param_importances(study, params=names)
-            figures["importances"] = show.plot_param_importances(
-                study, params=names, target_name=TARGET
-            )
-    return StudyPicture(axes, importances, figures, skipped)
-
-
-def _parallel(
-    study: optuna.Study, complete: list[FrozenTrial], axes: tuple[Axis, ...]
-) -> dict[str, Any]:
-    """All trials through the parameters that all have, and families through their own."""
-    draw = optuna.visualization.plot_parallel_coordinate
-    kinds = families([trial.params for trial in complete], axes)
-    shared = [axis.name for axis in axes if all(axis.name in trial.params for trial in complete)]
-    figures = {"parallel": draw(study, params=shared, target_name=TARGET)} if shared else {}
-    for kind in kinds if len(kinds) > 1 else ():
-        if len(kind.members) > 1:
-            part = optuna.create_study(direction="minimize")
-            part.add_trials([complete[place] for place in kind.members])
-            names = [axis.name for axis in kind.axes]
-            figures[f"parallel: {kind.label}"] = draw(part, params=names, target_name=TARGET)
-    return figures
+        reason = "all completed trials have the same score"
+    if reason:
+        return Parameters(axes, {}, reason)
+    names = [
+        axis.name
+        for axis in axes
+        if sum(axis.name in trial.params for trial in complete) >= MIN_FOR_IMPORTANCES
+    ]
+    with warnings.catch_warnings():  # of parameters that all trials but one have
+        warnings.simplefilter("ignore", UserWarning)
+        return Parameters(axes, optuna.importance.get_param_importances(study, params=names))
 
 
 def _copy(url: str, study_name: str) -> optuna.Study:
