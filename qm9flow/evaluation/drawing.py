@@ -32,6 +32,9 @@ BEST_TO_WORST = ("#08306b", "#2171b5", "#8fbfe0", "#c3ccd6")
 BEST_PLACES = (0.0, 0.1, 0.35, 1.0)
 """Where those colours stand, as shares of all trials: the best tenth is dark."""
 
+EARLY_TO_LATE = ("#c6dbef", "#6baed6", "#2171b5", "#08306b")
+"""Of trials in their order."""
+
 _FINE_STEPS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
 
 

@@ -159,6 +159,10 @@ def _bins(axis: Axis) -> tuple[list[str], Callable[[Any], int]]:
 
 
 def _short(value: float) -> str:
+    """Two digits at most: the ends of a range stand in a narrow column."""
+    if 0 < abs(value) < 0.01:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
     return plain(float(f"{value:.2g}"))
 
 

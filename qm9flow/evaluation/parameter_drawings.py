@@ -32,6 +32,8 @@ _BEST_FIRST = LinearSegmentedColormap.from_list(
     "best first", list(zip(drawing.BEST_PLACES, drawing.BEST_TO_WORST, strict=True))
 )
 
+_IN_ORDER = LinearSegmentedColormap.from_list("in order", drawing.EARLY_TO_LATE)
+
 
 def draw_parallel(trials: Sequence[TrialRecord], axes: Sequence[Axis], title: str) -> Figure | str:
     """Each completed trial as a line through its parameters to its score.
@@ -150,10 +152,10 @@ def draw_slices(trials: Sequence[TrialRecord], axes: Sequence[Axis], title: str)
             x = [slice_place(axis, trial.number, trial.params[axis.name], spread) for trial in held]
             points: dict[str, Any] = {"s": size, "zorder": 2 if hollow else 3}
             if hollow:
-                plot.scatter(x, scores(held), c="none", edgecolors="0.72", linewidths=0.8, **points)
+                plot.scatter(x, scores(held), c=drawing.GREY, alpha=0.35, linewidths=0, **points)
             else:
                 numbers = [trial.number for trial in held]
-                points |= {"c": numbers, "norm": norm, "cmap": "plasma_r", "edgecolors": "0.3"}
+                points |= {"c": numbers, "norm": norm, "cmap": _IN_ORDER, "edgecolors": drawing.INK}
                 image = plot.scatter(x, scores(held), linewidths=0.3, **points)
         _slice_axis(plot, axis)
         if index % columns == 0:
@@ -162,7 +164,7 @@ def draw_slices(trials: Sequence[TrialRecord], axes: Sequence[Axis], title: str)
         grid[unused // columns][unused % columns].set_visible(False)
     drawing.scale(grid[0][0], "y", scores(everyone))
     if image is not None:
-        bar = figure.colorbar(image, ax=grid, label="trial (grey rings: stopped early)", shrink=0.8)
+        bar = figure.colorbar(image, ax=grid, label="trial (grey: stopped early)", shrink=0.8)
         bar.locator = MaxNLocator(integer=True)
         bar.update_ticks()
     return figure

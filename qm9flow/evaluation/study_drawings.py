@@ -197,8 +197,16 @@ def _label_best(
     y: npt.NDArray[np.float64],
     is_member: npt.NDArray[np.bool_],
 ) -> None:
-    chosen = [index for index in np.argsort(y) if is_member[index]][:_LABELLED]
-    for index in chosen:
+    """Numbers of the best members, as far as there is room for them."""
+    across, up = (_within(np.log(np.maximum(values, 1e-30))) for values in (x, y))
+    written: list[int] = []
+    for index in (index for index in np.argsort(y) if is_member[index]):
+        is_near = [
+            abs(across[k] - across[index]) < 0.1 and abs(up[k] - up[index]) < 0.06 for k in written
+        ]
+        if any(is_near) or len(written) == _LABELLED:
+            continue
+        written.append(index)
         plot.annotate(
             str(trials[index].number),
             (x[index], y[index]),
@@ -206,6 +214,11 @@ def _label_best(
             textcoords="offset points",
             fontsize=8,
         )
+
+
+def _within(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Values as shares of their range."""
+    return values / (np.ptp(values) or 1.0)
 
 
 def draw_endings(trials: Sequence[TrialRecord], title: str) -> Figure | str:

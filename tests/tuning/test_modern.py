@@ -14,7 +14,6 @@ import torch
 from accounts import check_ended, comparable
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
-from qm9flow.evaluation.study_plots import write_study_figures
 from small_study import run_study, small_config, stores_at, with_recipe
 from test_sampling import new_history
 
@@ -29,6 +28,8 @@ from qm9flow.config import (
 )
 from qm9flow.data.store import Dataset
 from qm9flow.errors import ConfigError
+from qm9flow.evaluation.report.facts import read_facts
+from qm9flow.evaluation.report.write import write_report
 from qm9flow.nn.catalog import build
 from qm9flow.properties import LEARNED
 from qm9flow.tracking.stores import Stores
@@ -260,8 +261,8 @@ def test_a_study_ends_and_is_drawn(
     assert {trial.params["architecture"] for trial in trials} >= {"density", "painn", "schnet"}
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        figures = write_study_figures(stores, "demo", tmp_path / "figures", trials)
-    assert set(figures.skipped) == {"importances"}
+        report = write_report(read_facts(stores, "demo"), tmp_path / "report")
+    assert set(report.missing) == {"importances", "health"}
     # Stopped after each trial and started again, it is the same study.
     (tmp_path / "again").mkdir()
     shutil.copy(mlflow_template, tmp_path / "again" / "mlflow.db")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from qm9flow.evaluation.text_tables import number
 from qm9flow.inference.predictor import Predictor
 from qm9flow.molecules.parse import from_smiles
 from qm9flow.properties import TARGETS
@@ -106,7 +108,7 @@ def test_the_parent_shows_the_study(finished: Path) -> None:
     parent = runs_of(finished)[0][0]
     client = MlflowClient(f"sqlite:///{finished / 'mlflow.db'}")
     files = {item.path for item in client.list_artifacts(parent.info.run_id)}
-    assert {"leaderboard.json", "config.json", "figures", "study.log", "final"} <= files
+    assert {"leaderboard.json", "config.json", "report", "study.log", "final"} <= files
     assert client.get_metric_history(parent.info.run_id, "final/val/score")
     assert parent.data.tags["model_version"] == "1"
     assert parent.data.params["cfg.n_trials"] == "3"
@@ -132,6 +134,40 @@ def test_the_versions_evaluation_lies_with_the_study(finished: Path) -> None:
         f"with {symbol}" for symbol in "HCNOF"
     }
     assert len(found["worst"]["gap"]) == 5
+
+
+def test_the_report_shows_the_registered_network(finished: Path) -> None:
+    parent = runs_of(finished)[0][0]
+    client = MlflowClient(f"sqlite:///{finished / 'mlflow.db'}")
+    listed = {Path(item.path).name for item in client.list_artifacts(parent.info.run_id, "report")}
+    assert {"report.html", "history.png", "pareto.png", "slices.png", "survival.png"} <= listed
+    path = client.download_artifacts(parent.info.run_id, "report/report.html")
+    page = Path(path).read_text()
+    assert page.count("<section ") >= 9
+    assert "<h2>The champion: version 1</h2>" in page
+    assert "Predicted over true values" in page
+    assert "SchNet<br>2017" in page
+    mae = parent.data.metrics["final/test/gap/mae"]
+    assert f'<td class="n ours">{number(mae, 3)}</td>' in page
+    pages = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert "http" not in pages.replace("data:image", "")
+    assert len(page) < 8_000_000
+
+
+def test_the_report_is_written_again(finished: Path) -> None:
+    words = ["-m", "qm9flow", "report", "", "--study-name", "", "--output", "again"]
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=finished,
+        env={**environment(), "MLFLOW_TRACKING_URI": f"sqlite:///{finished / 'mlflow.db'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"optuna-dashboard sqlite:///{finished}/mlruns/optuna.db" in done.stdout
+    assert "the champion" not in done.stdout
+    assert "The champion: version 1" in (finished / "again" / "report.html").read_text()
 
 
 def test_stores_lie_in_the_callers_folder(finished: Path) -> None:

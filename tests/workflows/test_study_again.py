@@ -11,10 +11,10 @@ from qm9flow.errors import ConfigError, StudyError
 from qm9flow.registry.aliases import promote, rollback
 from qm9flow.registry.versions import resolve
 from qm9flow.workflows.console import Console
-from qm9flow.workflows.figures import draw_study
 from qm9flow.workflows.records import delete_study, list_studies
 from qm9flow.workflows.single import config_of_run, run_training
 from qm9flow.workflows.study import resume_study, run_study
+from qm9flow.workflows.study_report import report_study
 
 pytestmark = pytest.mark.slow
 
@@ -113,11 +113,11 @@ def test_a_stop_during_release_is_heeded() -> None:
     assert max(int(v.version) for v in client().search_model_versions()) == 2
 
 
-def test_figures_go_where_they_can(home: Path) -> None:
+def test_the_report_goes_where_it_can(home: Path) -> None:
     (home / "taken").write_text("")
     with pytest.raises(ConfigError, match="taken"):
-        draw_study("my study", None, "taken")
-    assert "figures of study my study in run" in draw_study("my study", None, None)
+        report_study("my study", None, "taken")
+    assert "report/report.html in run" in report_study("my study", None, None).place
 
 
 def test_another_programs_database_is_left_alone(home: Path) -> None:

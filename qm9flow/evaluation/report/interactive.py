@@ -13,6 +13,7 @@ from qm9flow.evaluation import axis_marks
 from qm9flow.evaluation.drawing import (
     BEST_PLACES,
     BEST_TO_WORST,
+    EARLY_TO_LATE,
     GREY,
     INK,
     RED,
@@ -42,7 +43,6 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 OF_TRIALS = "trials"
 """Marks traces whose points are trials: the page writes each trial's settings once for all."""
 
-_EARLY_TO_LATE = ("#c6dbef", "#6baed6", "#2171b5", "#08306b")
 _MANY = 300
 _SPREAD = 0.3
 
@@ -306,7 +306,7 @@ def _slice(
         marker: dict[str, Any] = {"size": size, "color": GREY, "opacity": 0.35}
         if held is complete:
             numbers = np.array([trial.number for trial in having], dtype=np.float64)
-            marker = {"size": size, "color": numbers, "colorscale": _EARLY_TO_LATE}
+            marker = {"size": size, "color": numbers, "colorscale": EARLY_TO_LATE}
             marker |= {"line": {"color": INK, "width": 0.3}}
         traces.append(
             _points(having, [*map(place, having)], scores(having), name=name, marker=marker)
