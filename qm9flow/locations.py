@@ -6,6 +6,7 @@ Environment variables:
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -36,6 +37,19 @@ def tracking_uri(given: str | None = None) -> str:
         )
     database = sqlite_file(uri)
     return uri if database is None else f"{_SQLITE}{database}"
+
+
+def without_password(text: str) -> str:
+    """An address, or a message that holds some, as it may be shown and kept.
+
+    Args:
+        text: With addresses of servers or databases.
+
+    Returns:
+        The same with three stars for each password, before the host or among the options.
+    """
+    shown = re.sub(r"(//[^/:@\s]*):\S*@", r"\1:***@", text)
+    return re.sub(r"([?&][^=&\s]*pass[^=&\s]*=)[^&\s]*", r"\1***", shown)
 
 
 def is_store_named(given: str | None = None) -> bool:

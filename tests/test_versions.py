@@ -11,6 +11,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK_PLATFORM = {"sys_platform": "linux"}
+EXTRAS = ("train", "serve", "cluster", "postgres")
+"""What an environment for the whole project holds."""
 
 
 def read_lock() -> dict[str, str]:
@@ -44,7 +46,7 @@ def test_conda_pins_what_the_lock_pins(requirement: Requirement) -> None:
         assert str(requirement.specifier) == f"=={read_lock()[canonicalize_name(requirement.name)]}"
 
 
-@pytest.mark.parametrize("requirement", read_pyproject("train", "serve", "cluster", "dev"), ids=str)
+@pytest.mark.parametrize("requirement", read_pyproject(*EXTRAS, "dev"), ids=str)
 def test_the_lock_satisfies_pyproject(requirement: Requirement) -> None:
     if on_lock_platform(requirement):
         assert read_lock()[canonicalize_name(requirement.name)] in requirement.specifier
@@ -52,5 +54,5 @@ def test_the_lock_satisfies_pyproject(requirement: Requirement) -> None:
 
 def test_conda_names_all_that_runs_the_project() -> None:
     conda = {canonicalize_name(item.name) for item in read_conda()}
-    project = {canonicalize_name(item.name) for item in read_pyproject("train", "serve", "cluster")}
+    project = {canonicalize_name(item.name) for item in read_pyproject(*EXTRAS)}
     assert conda == project

@@ -22,6 +22,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     ),
     "serve": ("bentoml",),
     "cluster": ("ray",),
+    "postgres": ("psycopg",),
 }
 """Modules by extra, in pyproject.toml's order."""
 

@@ -4,6 +4,7 @@
 default. Precedence is defaults < file < options, in whatever order they stand.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from qm9flow import config, locations
+from qm9flow.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,6 +62,27 @@ tracking_option = option(
     str,
     "MLflow's store.  [default: MLFLOW_TRACKING_URI, else mlflow.db in the current folder]",
 )
+
+
+def refuse_recorded_password(name: str, url: str | None) -> None:
+    """`mlflow run` puts every parameter on record, before any code of ours can mask it.
+
+    Args:
+        name: Of the option.
+        url: What was given for it, None where nothing was.
+
+    Raises:
+        ConfigError: It holds a password, and comes from `mlflow run`.
+    """
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if url is None or run_id is None or locations.without_password(url) == url:
+        return
+    raise ConfigError(
+        f"`mlflow run` has put the password in {name} on record, in the parameters of run "
+        f"{run_id}: delete that run, and remove it for good with `mlflow gc --run-ids "
+        f"{run_id}`. Then leave the password out: PostgreSQL's client takes it from PGPASSWORD or "
+        f"~/.pgpass; or write {name} into the file that -P config= names"
+    )
 
 
 def merged(path: Path | None, options: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from qm9flow import config
-from qm9flow.cli.params import json_option, merged, option, seed_option
+from qm9flow.cli.params import json_option, merged, option, refuse_recorded_password, seed_option
 from qm9flow.cli.running import INTERRUPTED, foreground
 from qm9flow.cli.show import print_json, say
 
@@ -74,6 +74,7 @@ def run(**options: Any) -> None:
     from qm9flow.workflows.study import run_study
 
     path = options.pop("config")
+    refuse_recorded_password("storage", options["storage"])
     given = merged(path, options)
     study = config.from_dict(config.StudyConfig, given)
     with foreground() as console:

@@ -18,6 +18,8 @@ from pathlib import Path
 import sqlalchemy.exc
 from mlflow.exceptions import MlflowException
 
+from qm9flow import locations
+
 STORE_ERRORS = (MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError)
 """What a store raises when it cannot be reached or refuses (network errors are `OSError`)."""
 
@@ -90,7 +92,7 @@ def explain(error: Exception, what: str, path: Path | None) -> str:
         if isinstance(cause, sqlite3.Error) and (complaint := _complaint(path, cause)):
             return complaint
         cause = getattr(cause, "orig", None) or cause.__cause__
-    return f"{what}: {_first_line(error)}"
+    return locations.without_password(f"{what}: {_first_line(error)}")
 
 
 def _first_line(error: Exception) -> str:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from mlflow.exceptions import MlflowException
 
+from qm9flow import locations
 from qm9flow.errors import TrackingError
 from qm9flow.tracking.stores import STORE_ERRORS
 
@@ -101,7 +102,8 @@ class StoreCalls:
                     self.errors += 1
                     self.unanswered += not refused
                     self.is_away = not refused
-                    logger.warning("tracking: could not %s: %s", what, error)
+                    reason = locations.without_password(str(error))
+                    logger.warning("tracking: could not %s: %s", what, reason)
                     return None
                 time.sleep(pause)
                 pause = min(2 * pause, 5.0)

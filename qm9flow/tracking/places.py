@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -31,6 +32,11 @@ class Place:
     key: str
     state: Path
     tensorboard: Path
+
+    @property
+    def home(self) -> str:
+        """The folder of its state with the name of this machine: runs say where they come from."""
+        return f"{socket.gethostname()}:{self.state}"
 
 
 def study_place(stores: Stores, name: str) -> Place:

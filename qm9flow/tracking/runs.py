@@ -32,6 +32,7 @@ TAG_KEY = "key"
 TAG_UNITS = "units"
 TAG_TRIAL = "trial"
 TAG_STATE = "state"
+TAG_HOME = "home"
 TAG_RESUMES = "resumes"
 TAG_SUPERSEDED = "superseded_by"
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
+from mlflow.entities import Experiment
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from qm9flow import locations
@@ -99,7 +100,15 @@ def resolve_stores(storage: str | None = None) -> Stores:
     )
 
 
-def _is_server(uri: str) -> bool:
+def is_server(uri: str) -> bool:
+    """Whether runs are kept by a server, which others may use as well.
+
+    Args:
+        uri: MLflow's store.
+
+    Returns:
+        False for a database that we open ourselves.
+    """
     return urlsplit(uri).scheme in ("http", "https", "databricks")
 
 
@@ -148,7 +157,7 @@ def connect(stores: Stores) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     path = sqlite_path(stores.tracking_uri)
     with store_errors(f"open the tracking store {stores.tracking_uri}", path):
-        if not _is_server(stores.tracking_uri):
+        if not is_server(stores.tracking_uri):
             stores.base.mkdir(parents=True, exist_ok=True)
             if path is not None:
                 _provide(path, stores.base)
@@ -170,6 +179,26 @@ def _provide(path: Path, base: Path) -> None:
         raise TrackingError(f"MLflow's database {path} is read-only for this user")
 
 
+def target_experiment(client: MlflowClient) -> Experiment | None:
+    """The experiment that runs go to; none is created.
+
+    Args:
+        client: From `connect`.
+
+    Returns:
+        The experiment, perhaps a deleted one; None if the named one is yet to be made.
+
+    Raises:
+        TrackingError: There is none of that id, or the store cannot be reached.
+    """
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    wanted = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    with store_errors("find the experiment"):
+        if name and not wanted:
+            return client.get_experiment_by_name(name)
+        return client.get_experiment(wanted or DEFAULT_EXPERIMENT_ID)
+
+
 def find_experiment(client: MlflowClient, stores: Stores) -> str:
     """The experiment that runs go to, by MLflow's own rules; a named one is created if missing.
 
@@ -184,15 +213,10 @@ def find_experiment(client: MlflowClient, stores: Stores) -> str:
     Raises:
         TrackingError: The experiment is missing or deleted, or the store cannot be reached.
     """
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    wanted = os.environ.get("MLFLOW_EXPERIMENT_ID")
-    with store_errors("find the experiment"):
-        if name and not wanted:
-            experiment = client.get_experiment_by_name(name)
-            if experiment is None:
-                return _create_experiment(client, stores, name)
-        else:
-            experiment = client.get_experiment(wanted or DEFAULT_EXPERIMENT_ID)
+    experiment = target_experiment(client)
+    if experiment is None:
+        with store_errors("make the experiment"):
+            return _create_experiment(client, stores, os.environ["MLFLOW_EXPERIMENT_NAME"])
     if experiment.lifecycle_stage != "active":
         raise TrackingError(
             f"the experiment {experiment.name!r} was deleted; restore it with `mlflow experiments "
@@ -203,6 +227,6 @@ def find_experiment(client: MlflowClient, stores: Stores) -> str:
 
 
 def _create_experiment(client: MlflowClient, stores: Stores, name: str) -> str:
-    if _is_server(stores.tracking_uri):
+    if is_server(stores.tracking_uri):
         return str(client.create_experiment(name))
     return str(SqlAlchemyStore(stores.tracking_uri, str(stores.base)).create_experiment(name))

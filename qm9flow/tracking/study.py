@@ -21,6 +21,7 @@ from qm9flow.tracking.resume import adopt, earlier_parents, end_orphans
 from qm9flow.tracking.runs import (
     CONFIG_FILE,
     MODEL_FOLDER,
+    TAG_HOME,
     TAG_KEY,
     TAG_KIND,
     TAG_LENGTH,
@@ -99,6 +100,7 @@ class StudyTracker(ParentRun):
         # Popped, not read: a process started from here must not take the study's run for its own.
         own = os.environ.pop("MLFLOW_RUN_ID", None)
         tags = {place.kind: name, TAG_KEY: place.key, TAG_KIND: kind, TAG_STATE: "running"}
+        tags[TAG_HOME] = place.home
         if previous_parent:
             tags[TAG_RESUMES] = previous_parent
         with store_errors(f"open the {kind}'s run {own or ''}".rstrip()):

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -18,7 +18,8 @@ from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from qm9flow.errors import ConfigError, StudyError
+from qm9flow.errors import ConfigError, DependencyError, StudyError
+from qm9flow.locations import without_password
 from qm9flow.tracking.stores import sqlite_path
 from qm9flow.tuning.sampling import TrialSampler, distributions
 from qm9flow.tuning.spaces import Space
@@ -27,6 +28,13 @@ PAUSES_SECONDS = (0.1, 0.3, 1.0, 3.0, 5.0, 10.0, 20.0, 30.0, 30.0)
 """Between tries of a write: a database that is busy, or away for a minute, is waited for."""
 
 SQLITE_TIMEOUT_SECONDS = 20.0
+
+KNOCKING = ("postgresql", "mysql", "mariadb")
+"""Databases whose drivers take `connect_timeout`; without one, a server that takes a connection
+and says nothing would be waited for without end."""
+
+KNOCK_SECONDS = 10
+"""For a database server to answer a connection."""
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -44,12 +52,16 @@ def open_storage(url: str) -> RDBStorage:
     Raises:
         StudyError: It cannot be opened.
         ConfigError: The URL names no database.
+        DependencyError: The database's driver is not installed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = sqlite_path(url)
     options: dict[str, Any] = {"pool_pre_ping": True}
     if url.startswith("sqlite"):
         options = {"connect_args": {"timeout": SQLITE_TIMEOUT_SECONDS}}
+    elif url.startswith(KNOCKING):
+        options["connect_args"] = {"connect_timeout": KNOCK_SECONDS}
+    shown = without_password(url)
     try:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,13 +69,18 @@ def open_storage(url: str) -> RDBStorage:
         return RDBStorage(url, engine_kwargs=options)
     except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError) as error:
         raise ConfigError(
-            f"storage {url!r} is no database URL: use something like sqlite:////path/to/optuna.db "
-            "or postgresql+psycopg://user@host/name"
+            f"storage {shown!r} is no database URL: use something like "
+            "sqlite:////path/to/optuna.db or postgresql+psycopg://user@host/name"
         ) from error
-    except (sqlalchemy.exc.SQLAlchemyError, OSError, ImportError, RuntimeError) as error:
+    except ImportError as error:
+        raise DependencyError(
+            f"the study storage {shown} needs {error.name}, which is not installed; for "
+            "PostgreSQL: pip install 'qm9flow[postgres]'"
+        ) from error
+    except (sqlalchemy.exc.SQLAlchemyError, OSError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]  # not the whole SQL
         advice = "check the address, its rights and that it is a database of Optuna's"
-        raise StudyError(f"cannot open the study storage {url}: {reason}; {advice}") from error
+        raise StudyError(f"cannot open the study storage {shown}: {reason}; {advice}") from error
 
 
 def _refuse_other_tables(path: Path) -> None:
@@ -336,6 +353,29 @@ class History:
                 time.sleep(pause)
         with _as_study_error(self.name):
             return call()
+
+
+@contextlib.contextmanager
+def readable(url: str) -> Iterator[None]:
+    """Turn what a storage raises while somebody merely looks into a `StudyError`.
+
+    Args:
+        url: Of the storage, for the message.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        StudyError: It does not answer, or is damaged.
+    """
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise StudyError(
+            f"the study storage {without_password(url)} cannot be read: {reason}; start its "
+            "server, or restore a copy of it"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -111,6 +111,36 @@ def parse_holder_file(path: Path) -> Holder | None:
         return None
 
 
+def living_holder(path: Path) -> Holder | None:
+    """Who holds a lock file, as far as can be seen from this machine.
+
+    Args:
+        path: The file of a `FileLock`.
+
+    Returns:
+        The holder; None if it is gone, or lives and has given the lock back.
+    """
+    holder = parse_holder_file(path)
+    if holder is None or not holder.is_alive:
+        return None
+    is_here = holder.host == socket.gethostname()
+    return None if is_here and not _is_locked(path) else holder
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)  # which gives a lock back that was had
+    return False
+
+
 _held: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
 
 

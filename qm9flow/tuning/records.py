@@ -13,10 +13,11 @@ from optuna.trial import FrozenTrial
 
 from qm9flow.config import StudyConfig, from_dict
 from qm9flow.errors import ConfigError, StudyError
+from qm9flow.locations import without_password
 from qm9flow.tracking.places import study_place
 from qm9flow.tracking.runs import delete_study_runs
 from qm9flow.tracking.stores import Stores, sqlite_path
-from qm9flow.tuning.history import History, find_study, open_storage
+from qm9flow.tuning.history import History, find_study, open_storage, readable
 from qm9flow.tuning.lease import Lease
 from qm9flow.tuning.locks import Holder, parse_holder
 
@@ -184,8 +185,18 @@ def _config(values: dict[str, Any]) -> StudyConfig:
         raise StudyError(f"the study's configuration cannot be read: {error}") from error
 
 
-def _existing(url: str) -> BaseStorage | None:
-    """The storage, None if nobody has made it yet: looking must not create a database."""
+def existing_storage(url: str) -> BaseStorage | None:
+    """The storage, if somebody has made it: looking must not create a database.
+
+    Args:
+        url: A database URL.
+
+    Returns:
+        The storage; None if it is a file that is not there.
+
+    Raises:
+        StudyError: It cannot be opened.
+    """
     path = sqlite_path(url)
     return None if path is not None and not path.exists() else open_storage(url)
 
@@ -202,14 +213,15 @@ def list_studies(stores: Stores) -> tuple[StudyRecord, ...]:
     Raises:
         StudyError: The storage cannot be opened.
     """
-    storage = _existing(stores.optuna_url)
+    storage = existing_storage(stores.optuna_url)
     if storage is None:
         return ()
-    found = [
-        _read(storage, study._study_id, study.study_name)
-        for study in storage.get_all_studies()
-        if NOTE_IDENTITY in study.user_attrs
-    ]
+    with readable(stores.optuna_url):
+        found = [
+            _read(storage, study._study_id, study.study_name)
+            for study in storage.get_all_studies()
+            if NOTE_IDENTITY in study.user_attrs
+        ]
     found.sort(key=lambda study: study.changed or datetime.min, reverse=True)
     return tuple(_without_trials(study) for study in found)
 
@@ -219,13 +231,27 @@ def _without_trials(study: StudyRecord) -> StudyRecord:
     return StudyRecord(**{**values, "trials": ()})
 
 
-def _locate(stores: Stores, name: str) -> tuple[BaseStorage, int]:
-    storage = _existing(stores.optuna_url)
-    study_id = None if storage is None else find_study(storage, name)
+def locate_study(stores: Stores, name: str) -> tuple[BaseStorage, int]:
+    """Find a study in its storage.
+
+    Args:
+        stores: Where to look.
+        name: Of the study.
+
+    Returns:
+        The storage, and Optuna's id of the study there.
+
+    Raises:
+        StudyError: There is none of that name.
+    """
+    storage = existing_storage(stores.optuna_url)
+    with readable(stores.optuna_url):
+        study_id = None if storage is None else find_study(storage, name)
+        studies = [] if storage is None else storage.get_all_studies()
     if storage is None or study_id is None:
-        names = [] if storage is None else sorted(s.study_name for s in storage.get_all_studies())
+        names = sorted(study.study_name for study in studies)
         known = f"; there are {', '.join(names)}" if names else "; there are none"
-        raise StudyError(f"no study {name!r} in {stores.optuna_url}{known}")
+        raise StudyError(f"no study {name!r} in {without_password(stores.optuna_url)}{known}")
     return storage, study_id
 
 
@@ -242,8 +268,9 @@ def show_study(stores: Stores, name: str) -> StudyRecord:
     Raises:
         StudyError: There is none of that name.
     """
-    storage, study_id = _locate(stores, name)
-    return _read(storage, study_id, name)
+    storage, study_id = locate_study(stores, name)
+    with readable(stores.optuna_url):
+        return _read(storage, study_id, name)
 
 
 def study_lease(stores: Stores, history: History) -> Lease:
@@ -281,7 +308,7 @@ def delete_study(stores: Stores, name: str) -> tuple[int, int]:
         StudyBusyError: It is running.
         TrackingError: MLflow's store cannot be reached.
     """
-    storage, study_id = _locate(stores, name)
+    storage, study_id = locate_study(stores, name)
     with study_lease(stores, History(storage, study_id, name)):
         trials = storage.get_n_trials(study_id)
         runs = delete_study_runs(stores, name)

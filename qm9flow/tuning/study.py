@@ -10,6 +10,7 @@ from typing import Any
 
 from qm9flow.config import StudyConfig, to_dict
 from qm9flow.errors import StudyMismatchError
+from qm9flow.locations import without_password
 from qm9flow.tracking.places import study_place
 from qm9flow.tracking.stores import Stores
 from qm9flow.tuning.history import History
@@ -29,6 +30,18 @@ IDENTITY_FIELDS = (
 )
 """Options without which two trials do not compare, or a restart would draw other points. All
 others (how many trials, where, for how long) may change from start to start."""
+
+
+def recorded(config: StudyConfig) -> dict[str, Any]:
+    """A study's options as they go on record: everything but passwords.
+
+    Args:
+        config: The study's options.
+
+    Returns:
+        Plain values by name.
+    """
+    return to_dict(config) | {"storage": config.storage and without_password(config.storage)}
 
 
 def identity(config: StudyConfig, space: Space, data_digest: str) -> dict[str, Any]:
@@ -139,7 +152,7 @@ def open_study(
         mine = identity(config, space, data_digest)
         _check_same(name, notes.get(NOTE_IDENTITY), mine)
         history.note(NOTE_IDENTITY, mine)
-        history.note(NOTE_CONFIG, to_dict(config))
+        history.note(NOTE_CONFIG, recorded(config))
         history.load()
         yield OpenStudy(
             name=name,

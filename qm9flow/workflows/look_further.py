@@ -3,9 +3,7 @@
 import shlex
 import shutil
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
-
+from qm9flow.locations import without_password
 from qm9flow.tracking.places import study_place
 from qm9flow.tracking.stores import Stores
 
@@ -46,32 +44,17 @@ def named(stores: Stores, name: str) -> str:
     word = shlex.quote(name)
     if stores.optuna_url == stores.default_optuna_url:
         return word
-    return f"{word} --storage {shlex.quote(shown(stores.optuna_url))}"
-
-
-def shown(url: str) -> str:
-    """An address that may be printed and kept in logs.
-
-    Args:
-        url: Of a database or server.
-
-    Returns:
-        The same without its password.
-    """
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return url
+    return f"{word} --storage {shlex.quote(without_password(stores.optuna_url))}"
 
 
 def _mlflow(uri: str) -> str:
     if uri.startswith(("http://", "https://")):
-        return f"{shown(uri)}    # MLflow's pages, in a browser"
-    return f"mlflow ui --backend-store-uri {shlex.quote(shown(uri))}"
+        return f"{without_password(uri)}    # MLflow's pages, in a browser"
+    return f"mlflow ui --backend-store-uri {shlex.quote(without_password(uri))}"
 
 
 def _dashboard(url: str) -> str:
-    command = f"{DASHBOARD} {shlex.quote(shown(url))}"
+    command = f"{DASHBOARD} {shlex.quote(without_password(url))}"
     if shutil.which(DASHBOARD):
         return command
     return f"{command}    # pip install {DASHBOARD}"

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qm9flow.config import StudyConfig
+from qm9flow.locations import without_password
 from qm9flow.tracking.study import StudyTracker
 from qm9flow.tuning import pruning
 from qm9flow.tuning.coordinator import StudyResult
@@ -42,7 +43,7 @@ def plan(opened: OpenStudy, size: SizeEstimate, placement: Placement | None, fit
         f"  {_where(placement)}",
         f"  time: {_time(study, fit)}",
         f"  disk: about {size.total / MEGABYTE:.0f} MB ({kept} models kept)",
-        f"  records: {opened.stores.tracking_uri}",
+        f"  records: {without_password(opened.stores.tracking_uri)}",
     ]
     if fit.chosen:
         options = ", ".join(f"{name} {getattr(study, name):g}" for name in fit.chosen)

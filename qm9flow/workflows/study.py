@@ -28,7 +28,7 @@ from qm9flow.tuning.records import TrialRecord, show_study
 from qm9flow.tuning.retention import estimate_size
 from qm9flow.tuning.selection import Selection, by_score, select, with_speeds
 from qm9flow.tuning.spaces import to_train_config
-from qm9flow.tuning.study import OpenStudy, default_name, open_study
+from qm9flow.tuning.study import OpenStudy, default_name, open_study, recorded
 from qm9flow.workflows import report
 from qm9flow.workflows.console import Console, Stopped
 from qm9flow.workflows.fitting import fitted
@@ -97,7 +97,7 @@ def run_study(
         console = logged(console)
         console.say(report.plan(opened, estimate_size(opened.space, study), placement, fit))
         tracker = StudyTracker.open(
-            stores, name, config.to_dict(study), previous_parent=opened.previous_parent
+            stores, name, recorded(study), previous_parent=opened.previous_parent
         )
         return _tracked(opened, dataset, tracker, placement, console)
 

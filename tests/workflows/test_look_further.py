@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from qm9flow.tracking.stores import Stores
-from qm9flow.workflows.look_further import look_further, shown
+from qm9flow.workflows.look_further import look_further
 
 
 def stores(folder: Path, tracking: str | None = None, storage: str | None = None) -> Stores:
@@ -48,4 +48,3 @@ def test_another_storage_is_named_and_passwords_are_not() -> None:
     assert lines[0].startswith("http://me:***@host:5000 ")
     assert "optuna-dashboard 'postgresql://me:***@db:5432/optuna'" in lines[1]
     assert lines[-1] == "qm9flow report one --storage 'postgresql://me:***@db:5432/optuna'"
-    assert shown("no address") == "no address"

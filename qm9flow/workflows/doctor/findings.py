@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from qm9flow.errors import Qm9FlowError
+
 State = Literal["good", "note", "bad"]
 
 
@@ -35,3 +37,45 @@ class Finding:
     state: State
     text: str
     remedy: Remedy | None = None
+
+
+def answering(area: str, ask: Callable[[], str]) -> Finding:
+    """What a question came to that qm9flow's own errors answer as well.
+
+    Args:
+        area: What it belongs to.
+        ask: Gives the text of a good finding.
+
+    Returns:
+        The finding; bad, with the error's message, if one was raised.
+    """
+    try:
+        return Finding(area, "good", ask())
+    except Qm9FlowError as error:
+        return Finding(area, "bad", one_line(str(error)))
+
+
+def one_line(text: str) -> str:
+    """A message in one line.
+
+    Args:
+        text: The message.
+
+    Returns:
+        The same without line breaks.
+    """
+    return " ".join(text.split())
+
+
+def count(number: int, thing: str, many: str | None = None) -> str:
+    """A number of things in words.
+
+    Args:
+        number: How many.
+        thing: One of them.
+        many: Several of them; none means with an s behind it.
+
+    Returns:
+        `1 run`, `2 runs`.
+    """
+    return f"{number} {thing if number == 1 else many or thing + 's'}"
