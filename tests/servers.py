@@ -1,20 +1,28 @@
 """Servers that tests start for real: MLflow's and PostgreSQL's."""
 
 import os
+import pwd
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 POSTGRES_USER = "postgres"
 """PostgreSQL refuses to run as root; its packages make this user."""
+
+PASSWORD = "not-to-be-seen"
+"""Of the user `qm9flow` of a PostgreSQL server."""
 
 
 def free_port() -> int:
@@ -44,16 +52,17 @@ class MlflowServer:
         command += ["--backend-store-uri", self._backend, "--serve-artifacts", "--workers", "1"]
         command += ["--artifacts-destination", str(self._folder / "artifacts")]
         with (self._folder / "server.log").open("a") as log:
-            self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, start_new_session=True
-            )
+            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        self._process = process
         for _ in range(240):
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=5):
                     return
-            except (urllib.error.URLError, ConnectionError):
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                if process.poll() is not None:
+                    break
                 time.sleep(0.5)
-        raise TimeoutError(f"{self.uri} did not start: {(self._folder / 'server.log').read_text()}")
+        raise RuntimeError(f"{self.uri} did not start: {(self._folder / 'server.log').read_text()}")
 
     def kill(self) -> None:
         """End it at once; what it keeps stays."""
@@ -74,49 +83,115 @@ def mlflow_server(folder: Path, backend: str | None = None) -> Iterator[MlflowSe
         server.kill()
 
 
-def find_postgres() -> Path | None:
-    """The folder of PostgreSQL's programs, None if it is not installed."""
-    known = [Path(found).parent] if (found := shutil.which("initdb")) else []
+class Postgres:
+    """A PostgreSQL server with a database `qm9flow` and one `mlflow`, stopped and started at will.
+
+    Attributes:
+        address: User, password, host and port, as a URL has them.
+    """
+
+    def __init__(self, folder: Path, programs: Path) -> None:
+        """Make its files; nothing is started.
+
+        Args:
+            folder: Empty, and open to whoever the server runs as.
+            programs: PostgreSQL's.
+        """
+        self._programs = programs
+        self._port = str(free_port())
+        self._log = folder / "server.log"
+        self._data = folder / "data"
+        self.address = f"qm9flow:{PASSWORD}@127.0.0.1:{self._port}"
+        variables = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "PGPASSWORD": PASSWORD}
+        self._how: dict[str, Any] = {"cwd": folder, "env": variables}
+        if os.getuid() == 0:
+            shutil.chown(folder, POSTGRES_USER)
+            self._how |= {"user": POSTGRES_USER, "extra_groups": []}
+        self._process: subprocess.Popen[bytes] | None = None
+        given = folder / "password"
+        given.write_text(PASSWORD)
+        given.chmod(0o644)
+        self._run("initdb", "-D", self._data, "-U", "qm9flow", "--no-sync", f"--pwfile={given}")
+        given.unlink()
+
+    def url(self, database: str) -> str:
+        """The address of one of its databases, with the password in it."""
+        return f"postgresql+psycopg://{self.address}/{database}"
+
+    def dump(self, database: str) -> str:
+        """All that a database holds, as text."""
+        return self._run("pg_dump", *self._named(), database)
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        command = [self._programs / "postgres", "-D", self._data, "-p", self._port]
+        command += ["-k", self._data, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
+        with self._log.open("a") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, **self._how)
+        for _ in range(240):
+            if self._process.poll() is not None:
+                break
+            if self._try("pg_isready", *self._named()).returncode == 0:
+                return
+            time.sleep(0.25)
+        raise RuntimeError(f"PostgreSQL did not start: {self._log.read_text()}")
+
+    def make_databases(self) -> None:
+        """Make the two, once."""
+        for name in ("qm9flow", "mlflow"):
+            self._run("createdb", *self._named(), name)
+
+    def stop(self) -> None:
+        """End it at once, and all connections; what it keeps stays."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)  # a fast shutdown
+            self._process.wait(timeout=60)
+            self._process = None
+
+    def _named(self) -> list[str]:
+        return ["-h", "127.0.0.1", "-p", self._port, "-U", "qm9flow"]
+
+    def _try(self, program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [self._programs / program, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, **self._how)
+
+    def _run(self, program: str, *arguments: str | Path) -> str:
+        done = self._try(program, *arguments)
+        if done.returncode != 0:
+            raise RuntimeError(f"{program} failed: {done.stderr}")
+        return done.stdout
+
+
+def find_postgres() -> Path:
+    """The folder of PostgreSQL's programs; skips the test where there is none that can be used."""
+    found = shutil.which("initdb")
+    known = [Path(found).resolve().parent] if found else []
     known += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((folder for folder in known if (folder / "initdb").exists()), None)
+    for folder in known:
+        if all((folder / name).exists() for name in ("initdb", "postgres", "createdb")):
+            if os.getuid() == 0 and not _is_user(POSTGRES_USER):
+                pytest.skip(f"PostgreSQL does not run as root, and there is no {POSTGRES_USER!r}")
+            return folder
+    pytest.skip("PostgreSQL is not installed: no initdb (Debian: apt-get install postgresql)")
+
+
+def _is_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
 
 
 @contextmanager
-def postgres(folder: Path, programs: Path) -> Iterator[str]:
-    """A PostgreSQL server with the databases `qm9flow` and `mlflow`; gives its URL, less a name."""
-    user = POSTGRES_USER if os.getuid() == 0 else None
-    data, port = folder / "data", free_port()
-    folder.mkdir(parents=True)
-    if user is not None:
-        shutil.chown(folder, user)
-        for parent in folder.parents:  # a temporary folder is closed to other users
-            if parent.stat().st_mode & 0o011 != 0o011:
-                parent.chmod(parent.stat().st_mode | 0o011)
-    run = {"user": user, "cwd": folder, "env": {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}}
-    subprocess.run(
-        [programs / "initdb", "-D", data, "-U", "qm9flow", "--auth=trust", "--no-sync"],
-        check=True,
-        capture_output=True,
-        **run,
-    )
-    command = [programs / "postgres", "-D", data, "-k", folder, "-p", str(port)]
-    command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
-    with (folder.parent / "postgres.log").open("w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, **run)
-    try:
-        for name in ("qm9flow", "mlflow"):
-            _create_database(programs, port, name)
-        yield f"postgresql+psycopg://qm9flow@127.0.0.1:{port}"
-    finally:
-        server.send_signal(signal.SIGINT)  # a fast shutdown
-        server.wait()
-
-
-def _create_database(programs: Path, port: int, name: str) -> None:
-    command = [programs / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "qm9flow", name]
-    for _ in range(100):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            return
-        time.sleep(0.2)
-    raise TimeoutError(f"PostgreSQL did not start: {done.stderr}")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server, in a folder of its own: its user may not enter those of tests."""
+    programs = find_postgres()
+    with tempfile.TemporaryDirectory(prefix="qm9flow-postgres-") as folder:
+        server = Postgres(Path(folder), programs)
+        try:
+            server.start()
+            server.make_databases()
+            yield server
+        finally:
+            server.stop()

@@ -74,8 +74,8 @@ def open_storage(url: str) -> RDBStorage:
         ) from error
     except ImportError as error:
         raise DependencyError(
-            f"the study storage {shown} needs {error.name}, which is not installed; for "
-            "PostgreSQL: pip install 'qm9flow[postgres]'"
+            f"the study storage {shown} needs {error.name}, which is not installed; "
+            "for PostgreSQL: pip install 'qm9flow[postgres]'"
         ) from error
     except (sqlalchemy.exc.SQLAlchemyError, OSError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]  # not the whole SQL
