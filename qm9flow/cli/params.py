@@ -7,7 +7,7 @@ default. Precedence is defaults < file < options, in whatever order they stand.
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
@@ -55,6 +55,12 @@ seed_option = option(
     bool,
     "Whether the pretrained model is registered first where none is, to be beaten.  "
     "[default: true]",
+)
+gradient_option = option(
+    "--gradient-stop",
+    click.Choice(get_args(config.GradientStop)),
+    "Whether vanishing, exploding or dead gradients end a training, or are only noted.  "
+    "[default: on]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 tracking_option = option(

@@ -2,12 +2,19 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from qm9flow import config
-from qm9flow.cli.params import json_option, merged, option, refuse_recorded_password, seed_option
+from qm9flow.cli.params import (
+    gradient_option,
+    json_option,
+    merged,
+    option,
+    refuse_recorded_password,
+    seed_option,
+)
 from qm9flow.cli.running import INTERRUPTED, foreground
 from qm9flow.cli.show import print_json, say
 
@@ -31,6 +38,12 @@ STUDY_OPTIONS = [
     option("--val-size", int, "Validation molecules of a trial.  [default: 2000]"),
     option("--max-epochs", int, "Epochs of a trial, at most.  [default: 9]"),
     option("--trial-minutes", float, "Minutes of a trial, at most.  [default: what fits]"),
+    option(
+        "--halving",
+        click.Choice(get_args(config.Halving)),
+        "Stop trials outside the best third at rungs.  [default: epochs]",
+    ),
+    gradient_option,
     option("--final-minutes", float, "Final training of the best, at most.  [default: 10 to 30]"),
     option("--split", click.Choice(["seed", "standard"]), "[default: seed]"),
     option(

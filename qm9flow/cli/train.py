@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from qm9flow import config
-from qm9flow.cli.params import merged, option, seed_option
+from qm9flow.cli.params import gradient_option, merged, option, seed_option
 from qm9flow.cli.running import INTERRUPTED, foreground
 from qm9flow.errors import ConfigError
 
@@ -32,6 +32,7 @@ from qm9flow.errors import ConfigError
 @option("--seed", int, "Of weights and batches.")
 @option("--device", click.Choice(["auto", "cpu", "cuda"]), "Where to train.")
 @option("--threads", int, "Threads of torch.")
+@gradient_option
 @click.option("--register", is_flag=True, help="Release, evaluate and register the network.")
 @seed_option
 def command(

@@ -4,7 +4,17 @@
 saved with a run and is enough to repeat it.
 """
 
-from qm9flow.config.choices import Device, Loss, Optimizer, Sampler, Schedule, SplitName, Weighting
+from qm9flow.config.choices import (
+    Device,
+    GradientStop,
+    Halving,
+    Loss,
+    Optimizer,
+    Sampler,
+    Schedule,
+    SplitName,
+    Weighting,
+)
 from qm9flow.config.goals import GAP_GOAL, GOALS, goals_of
 from qm9flow.config.limits import MAX_NAME, check_name
 from qm9flow.config.networks import (
@@ -34,6 +44,8 @@ __all__ = [
     "SERVE_ENVIRONMENT",
     "DensityConfig",
     "Device",
+    "GradientStop",
+    "Halving",
     "Loss",
     "MPNNConfig",
     "ModelConfig",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from qm9flow.config.choices import Device, Sampler, SplitName
+from qm9flow.config.choices import Device, GradientStop, Halving, Sampler, SplitName
 from qm9flow.config.limits import above, at_least, between, check_limits, check_name, require
 
 
@@ -25,6 +25,11 @@ class StudyConfig:
     """Epochs of a trial, at most."""
     trial_minutes: Annotated[float | None, above(0)] = None
     """Minutes of a trial, at most; one that runs out of time completes with what it has."""
+    halving: Halving = "epochs"
+    """`epochs` stops trials outside the best third at rungs of epochs; `off` lets all run on."""
+    gradient_stop: GradientStop = "on"
+    """`on` prunes trials whose gradients vanish, explode, or die; `observe` notes where they would
+    have been, and prunes only those whose numbers are NaN or infinite."""
     final_minutes: Annotated[float, between(0.01, 100_000)] = 10.0
     """Minutes at most for training the best configuration on the full training split."""
     split: SplitName = "seed"

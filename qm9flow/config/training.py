@@ -3,14 +3,22 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from qm9flow.config.choices import Device, Loss, Optimizer, Schedule, SplitName, Weighting
+from qm9flow.config.choices import (
+    Device,
+    GradientStop,
+    Loss,
+    Optimizer,
+    Schedule,
+    SplitName,
+    Weighting,
+)
 from qm9flow.config.limits import above, at_least, between, check_limits, require
 from qm9flow.config.networks import ModelConfig, MPNNConfig
 from qm9flow.properties import TargetSet
 
-PLACE_ONLY = ("device", "threads", "compile", "checkpoint_every")
-"""Options of a training that say where and how it runs, not which one it is: they may change from
-start to start."""
+PLACE_ONLY = ("device", "threads", "compile", "checkpoint_every", "gradient_stop")
+"""Options of a training that say where, how and how far it runs, not which one it is: they may
+change from start to start."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,9 @@ class TrainConfig:
     faster. On a CPU it needs a C++ compiler."""
     monitor_every: Annotated[int, between(1, 1_000_000)] = 50
     """Steps between two samples of the gradients; each epoch has at least one."""
+    gradient_stop: GradientStop = "on"
+    """`on` ends a training whose gradients vanish, explode, or die; `observe` notes where it would
+    have ended, and ends it only when its numbers are NaN or infinite."""
     checkpoint_every: Annotated[int, between(1, 100_000)] = 1
     """Epochs between two checkpoints."""
 

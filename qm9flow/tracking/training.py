@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from mlflow import MlflowClient
@@ -30,7 +30,15 @@ from qm9flow.tracking.runs import (
 )
 from qm9flow.tracking.spool import EpochRecord, Spool, gradient_arrays
 from qm9flow.tracking.tensorboard import TensorBoardFile
-from qm9flow.training.events import EpochEnded, Event, Failed, Finished, Started, Verdict
+from qm9flow.training.events import (
+    EpochEnded,
+    Event,
+    Failed,
+    Finished,
+    Started,
+    StopReason,
+    Verdict,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -200,8 +208,8 @@ class TrainingTracker:
                 self._finished, self._verdict = event, event.verdict
             elif isinstance(event, Failed):
                 self._failed = event
-                if event.reason in ("dead", "exploding"):
-                    self._verdict = event.reason
+                if event.reason in get_args(StopReason):
+                    self._verdict = cast(StopReason, event.reason)
                 if event.gradients is not None:  # of the epoch that it failed in
                     failed = EpochEnded(self._spool.last_epoch + 1, {}, event.gradients, False)
                     self._log_epoch(failed)
@@ -388,6 +396,10 @@ class TrainingTracker:
             tags |= {"reason": self._failed.reason, "message": self._failed.message}
         if self._finished is not None:
             tags["ending"] = self._finished.ending
+        ended = self._failed or self._finished
+        if ended is not None and ended.alarm is not None:
+            alarm = ended.alarm
+            tags |= {"alarm": alarm.reason, "alarm_step": str(alarm.step)}
         if reason is not None:
             tags["reason"] = reason
         return tags

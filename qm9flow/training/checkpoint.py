@@ -19,10 +19,14 @@ from torch import Tensor, nn
 
 from qm9flow.config import PLACE_ONLY, TrainConfig, goals_of, to_dict
 from qm9flow.errors import CheckpointError
-from qm9flow.training.events import Verdict
+from qm9flow.training.events import Alarm, Verdict
 
-FORMAT = 2
+FORMAT = 3
+"""Format 2 had samples of the gradients without steps, molecules and dead units: a training goes on
+from it with a history that begins there."""
+READABLE = (2, FORMAT)
 
+HISTORY_TENSOR = "gradient_history"
 _KEY = "training"
 
 
@@ -43,6 +47,7 @@ class Progress:
         average_updates: Updates of the averaged weights.
         first_loss: Loss of the first sampled step.
         worst_verdict: The most serious verdict so far.
+        alarm: Where gradients first gave a reason to stop.
     """
 
     epoch: int = 0
@@ -57,6 +62,7 @@ class Progress:
     average_updates: int = 0
     first_loss: float | None = None
     worst_verdict: Verdict = "healthy"
+    alarm: Alarm | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,8 @@ class Checkpoint:
             CheckpointError: It is missing, or of another width or dtype.
         """
         value = self._find(name)
+        if name == HISTORY_TENSOR and not len(value):
+            return np.zeros((0, width))
         return self.tensor(name, torch.empty((len(value), width), dtype=torch.float64)).numpy()
 
     def _find(self, name: str) -> Tensor:
@@ -173,10 +181,13 @@ def unpack(blob: bytes, digest: str) -> Checkpoint:
         values = _metadata(blob)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"these {len(blob)} bytes are no checkpoint: {error!r}") from error
-    if values["format"] != FORMAT:
+    if values["format"] not in READABLE:
         raise CheckpointError(
-            f"the checkpoint has format {values['format']}, this version reads {FORMAT}"
+            f"the checkpoint has format {values['format']}, this version reads "
+            f"{' and '.join(map(str, READABLE))}"
         )
+    if values["format"] == 2 and HISTORY_TENSOR in tensors:
+        tensors[HISTORY_TENSOR] = torch.zeros((0, 0), dtype=torch.float64)
     if values["digest"] != digest:
         raise CheckpointError(
             "the checkpoint belongs to another configuration or data set; "
@@ -184,6 +195,8 @@ def unpack(blob: bytes, digest: str) -> Checkpoint:
         )
     try:
         progress = Progress(**values["progress"])
+        if progress.alarm is not None:
+            progress.alarm = Alarm(**values["progress"]["alarm"])
     except TypeError as error:
         raise CheckpointError(f"the checkpoint's progress cannot be read: {error}") from error
     return Checkpoint(progress, tensors)

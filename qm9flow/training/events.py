@@ -6,9 +6,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Verdict = Literal["healthy", "vanishing", "exploding", "dead"]
+Verdict = Literal["healthy", "vanishing", "dead_relu", "exploding", "dead"]
 Ending = Literal["max_epochs", "max_minutes", "early_stopping"]
-FailureReason = Literal["dead", "exploding", "out_of_memory", "impossible", "crash"]
+StopReason = Literal["vanishing", "dead_relu", "exploding", "dead"]
+FailureReason = Literal[StopReason, "out_of_memory", "impossible", "crash"]
 
 HISTOGRAM_EDGES: npt.NDArray[np.float64] = np.linspace(-12.0, 4.0, 33)
 """Edges of the bins of log10 |gradient|; what lies outside is counted in the outermost bins."""
@@ -37,6 +38,23 @@ class GradientSummary:
     histogram: npt.NDArray[np.int64]
     samples: int
     verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """The first look at which gradients gave a reason to stop.
+
+    Attributes:
+        reason: The verdict.
+        step: Optimiser steps done by then.
+        epoch: In which it was, counted from 1.
+        seconds: Training time until then, validation included.
+    """
+
+    reason: StopReason
+    step: int
+    epoch: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -101,6 +119,7 @@ class Finished:
         best_metrics: All metrics of that epoch.
         weights: safetensors bytes of the network at that epoch (averaged weights, if any).
         verdict: What the gradients said over the whole training.
+        alarm: Where they would have ended it, had they been allowed to; None if nowhere.
     """
 
     ending: Ending
@@ -109,6 +128,7 @@ class Finished:
     best_metrics: dict[str, float]
     weights: bytes
     verdict: Verdict
+    alarm: Alarm | None = None
 
 
 @dataclass(frozen=True)
@@ -119,11 +139,13 @@ class Failed:
         reason: Machine-readable.
         message: What happened and where, in words.
         gradients: What the monitor saw since the last epoch ended, None if nothing.
+        alarm: Where gradients first gave a reason to stop, None if nowhere.
     """
 
     reason: FailureReason
     message: str
     gradients: GradientSummary | None = None
+    alarm: Alarm | None = None
 
 
 Event = Started | EpochEnded | CheckpointReady | Finished | Failed

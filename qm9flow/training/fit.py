@@ -98,8 +98,9 @@ def _events(
 def _failure(error: Exception, session: Session | None) -> Failed:
     """What an error means for a training."""
     if isinstance(error, DivergedError):
-        gradients = None if session is None else session.monitor.summarise()
-        return Failed(error.reason, str(error), gradients)
+        assert session is not None
+        gradients = session.monitor.summarise()
+        return Failed(error.reason, str(error), gradients, session.progress.alarm)
     if isinstance(error, Qm9FlowError):
         return Failed("impossible", str(error))
     where = "before the first epoch" if session is None else f"in epoch {session.progress.epoch}"

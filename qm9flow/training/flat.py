@@ -64,6 +64,7 @@ class FlatParameters:
         gradient: (n,), where `backward` adds to.
         layers: Names of the layers, in order.
         layer_of: (n,) int64, index of the layer, len(layers) for padding.
+        biases: (n_biases,) int64, places of the layers' biases, one for each unit.
         count: Trainable numbers.
     """
 
@@ -87,6 +88,8 @@ class FlatParameters:
             raise ConfigError("a network needs trainable weights, all of them float32")
         sizes = [-(-p.numel() // _ALIGNMENT) * _ALIGNMENT for _, p in ordered]
         device = ordered[0][1].device
+        names = {id(p): name for name, p in network.named_parameters()}
+        biases = [torch.zeros(0, dtype=torch.int64)]
         self.layers = tuple(layers)
         self.count = sum(p.numel() for _, p in ordered)
         self.weights = nn.Parameter(torch.zeros(sum(sizes), device=device))
@@ -101,4 +104,7 @@ class FlatParameters:
             parameter.data = view
             parameter.grad = self.gradient[start:end].view_as(parameter)
             self.layer_of[start:end] = index
+            if names[id(parameter)].rpartition(".")[2] == "bias" and parameter.dim() == 1:
+                biases.append(torch.arange(start, end))
             start += size
+        self.biases = torch.cat(biases).to(device)

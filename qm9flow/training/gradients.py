@@ -14,10 +14,17 @@ COMPONENTS = 2**15
 """At most so many components of a layer go into its histogram and share of zeros, chosen once at
 random; norms and maxima are of all."""
 
+EARLY_STEPS = 400
+"""First steps of a training, in which gradients are sampled more often: most trainings that fail
+do so there, and whoever stops them wants to know at once."""
+EARLY_EVERY = 4
+"""Steps between two samples there."""
+
 _BINS = len(HISTOGRAM_EDGES) - 1
 _LOWEST = float(HISTOGRAM_EDGES[0])
 _WIDTH = float(HISTOGRAM_EDGES[1] - HISTOGRAM_EDGES[0])
 _TINY = 1e-30
+_SCALARS = 4
 
 
 def _layer_slices(layers: npt.NDArray[np.int64], count: int) -> list[slice]:
@@ -37,6 +44,20 @@ def _choose(layers: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
             of_layer = np.sort(generator.choice(of_layer, COMPONENTS, replace=False))
         chosen.append(of_layer)
     return np.concatenate(chosen)
+
+
+def is_due(step: int, monitor_every: int) -> bool:
+    """Whether gradients are sampled at a step.
+
+    Args:
+        step: Optimiser steps done before.
+        monitor_every: Steps between two samples after the first `EARLY_STEPS`.
+
+    Returns:
+        The answer.
+    """
+    every = min(EARLY_EVERY, monitor_every) if step < EARLY_STEPS else monitor_every
+    return step % every == 0
 
 
 class GradientMonitor:
@@ -72,21 +93,27 @@ class GradientMonitor:
         self._offsets = torch.from_numpy(layers[chosen] * (_BINS + 1)).to(device)
         self._ones = torch.ones_like(self._offsets)
         self._counts = torch.zeros(count * (_BINS + 1), dtype=torch.int64, device=device)
-        self._queued: list[Tensor] = []
+        self._units_of = flat.layer_of[flat.biases]
+        self._units = np.bincount(self._units_of.cpu().numpy(), minlength=count)
+        self._queued: list[tuple[int, int, Tensor]] = []
         self._rows: list[npt.NDArray[np.float64]] = []
 
-    def sample(self, loss: Tensor, factor: Tensor) -> None:
+    def sample(self, loss: Tensor, factor: Tensor, step: int = 0, molecules: int = 1) -> None:
         """Queue one sample of the gradients as they are now.
 
         Args:
             loss: Of the step, ().
             factor: What the accumulated gradient is to be multiplied with, ().
+            step: Optimiser steps done before.
+            molecules: In this step.
         """
         norms = torch.stack([vector_norm(part) for part in self._gradients])
         peaks = torch.stack([vector_norm(part, torch.inf) for part in self._gradients])
         sizes = torch.stack([vector_norm(part) for part in self._weights])
-        row = torch.cat([loss.reshape(1), norms * factor, peaks * factor, sizes])
-        self._queued.append(row)
+        silent = (self.flat.gradient[self.flat.biases] == 0).to(norms.dtype)
+        dead = torch.zeros_like(norms).index_add_(0, self._units_of, silent)
+        row = torch.cat([loss.reshape(1), norms * factor, peaks * factor, sizes, dead])
+        self._queued.append((step, molecules, row))
         magnitude = self.flat.gradient[self._chosen].abs_().mul_(factor)
         bins = magnitude.log10().sub_(_LOWEST).div_(_WIDTH).floor_().clamp_(0, _BINS - 1)
         # Zeros, and NaN, are counted in a bin of their own.
@@ -100,23 +127,27 @@ class GradientMonitor:
             The verdict after the latest sample.
         """
         if self._queued:
-            rows = torch.stack(self._queued).cpu().numpy().astype(np.float64)
+            steps = [(step, molecules) for step, molecules, _ in self._queued]
+            rows = torch.stack([row for _, _, row in self._queued]).cpu().numpy()
             self._queued.clear()
-            for row in rows:
-                self._take(row)
+            for (step, molecules), row in zip(steps, rows.astype(np.float64), strict=True):
+                self._take(step, molecules, row)
         return judge(self.history, self.first_loss or _TINY)
 
-    def _take(self, row: npt.NDArray[np.float64]) -> None:
+    def _take(self, step: int, molecules: int, row: npt.NDArray[np.float64]) -> None:
         loss, layers = float(row[0]), len(self.flat.layers)
-        norms, _, weights = row[1:].reshape(3, layers)
+        norms, _, weights, dead = row[1:].reshape(4, layers)
         if self.first_loss is None:
             self.first_loss = loss
         with np.errstate(all="ignore"):
             sample = Sample(
+                step=step,
+                molecules=molecules,
                 loss=loss,
+                norm=float(np.sqrt(np.sum(norms**2))),
                 gradient_rms=norms / np.sqrt(self._sizes),
                 elasticity=norms * weights / max(loss, _TINY),
-                norm=float(np.sqrt(np.sum(norms**2))),
+                dead_share=dead / np.maximum(self._units, 1),
             )
         self._rows.append(row)
         self.history = [*self.history, sample][-HISTORY:]
@@ -132,7 +163,7 @@ class GradientMonitor:
         if not self._rows:
             return None
         layers = len(self.flat.layers)
-        rows = np.stack(self._rows)[:, 1:].reshape(-1, 3, layers)
+        rows = np.stack(self._rows)[:, 1:].reshape(-1, 4, layers)
         counts = self._counts.cpu().numpy().reshape(layers, _BINS + 1).copy()
         self._rows.clear()
         self._counts.zero_()
@@ -151,16 +182,25 @@ class GradientMonitor:
     @property
     def row_width(self) -> int:
         """Numbers a sample has in `history_rows`."""
-        return 2 + 2 * len(self.flat.layers)
+        return _SCALARS + 3 * len(self.flat.layers)
 
     def history_rows(self) -> npt.NDArray[np.float64]:
         """The history as numbers, for a checkpoint.
 
         Returns:
-            (n_samples, 2 + 2 n_layers): loss, norm, gradient_rms, elasticity.
+            (n_samples, 4 + 3 n_layers): step, molecules, loss, norm, gradient_rms, elasticity,
+            dead_share.
         """
         rows = [
-            np.concatenate([[s.loss, s.norm], s.gradient_rms, s.elasticity]) for s in self.history
+            np.concatenate(
+                [
+                    [s.step, s.molecules, s.loss, s.norm],
+                    s.gradient_rms,
+                    s.elasticity,
+                    s.dead_share,
+                ]
+            )
+            for s in self.history
         ]
         return np.array(rows, dtype=np.float64).reshape(-1, self.row_width)
 
@@ -176,7 +216,13 @@ class GradientMonitor:
         """
         layers = len(self.flat.layers)
         self.history = [
-            Sample(float(row[0]), row[2 : 2 + layers], row[2 + layers :], float(row[1]))
+            Sample(
+                int(row[0]),
+                int(row[1]),
+                float(row[2]),
+                float(row[3]),
+                *row[_SCALARS:].reshape(3, layers),
+            )
             for row in rows
         ]
         self.first_loss = first_loss

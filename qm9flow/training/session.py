@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,12 +13,12 @@ from qm9flow.config import TrainConfig
 from qm9flow.data.store import Dataset
 from qm9flow.errors import TrainingError
 from qm9flow.nn.catalog import build
-from qm9flow.training.checkpoint import Checkpoint, Progress, weights_blob
+from qm9flow.training.checkpoint import HISTORY_TENSOR, Checkpoint, Progress, weights_blob
 from qm9flow.training.device import peak_memory_mb, pick_device, reset_peak_memory, seeded
 from qm9flow.training.ema import WeightAverage
-from qm9flow.training.events import Ending, EpochEnded, Finished, Started
+from qm9flow.training.events import Alarm, Ending, EpochEnded, Finished, Started, StopReason
 from qm9flow.training.flat import FlatParameters, forward_order
-from qm9flow.training.gradients import GradientMonitor
+from qm9flow.training.gradients import EARLY_STEPS, GradientMonitor, is_due
 from qm9flow.training.loaded import LoadedData
 from qm9flow.training.losses import compared
 from qm9flow.training.schedule import Budget, learning_rate, molecules_of, plateau_after
@@ -28,10 +27,18 @@ from qm9flow.training.steps import Stepper
 
 CHECK_EVERY = 50
 """Steps between two looks at loss and gradients; each look waits for the device."""
+EARLY_CHECK_EVERY = 20
+"""The same within the first `EARLY_STEPS`."""
 
 FORWARD_SHARE = 1 / 3
 """Time of a prediction relative to a training step: a guess until a validation was timed."""
 
+_SAID: dict[StopReason, str] = {
+    "dead": "the gradients became NaN or infinite",
+    "exploding": "loss or gradients exploded",
+    "dead_relu": "no input reaches the weights any more, all units of a layer are dead",
+    "vanishing": "the gradients vanished on their way to the first layers",
+}
 _OPTIMIZER = "optimizer/"
 _METHANE = [[6, 1, 1, 1, 1]]
 
@@ -40,12 +47,24 @@ class DivergedError(TrainingError):
     """Loss, gradients or predictions left the range in which training makes sense.
 
     Attributes:
-        reason: `dead` or `exploding`.
+        reason: What is wrong.
     """
 
-    def __init__(self, message: str, reason: Literal["dead", "exploding"]) -> None:
+    def __init__(self, message: str, reason: StopReason) -> None:
         super().__init__(message)
-        self.reason: Literal["dead", "exploding"] = reason
+        self.reason: StopReason = reason
+
+
+def look_every(step: int) -> int:
+    """Steps between two looks at loss and gradients.
+
+    Args:
+        step: Optimiser steps done.
+
+    Returns:
+        Fewer early in a training.
+    """
+    return EARLY_CHECK_EVERY if step <= EARLY_STEPS else CHECK_EVERY
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -157,7 +176,7 @@ class Session:
             The epoch's metrics.
 
         Raises:
-            DivergedError: The training is dead or exploding.
+            DivergedError: The training is dead, or gradients say that it leads nowhere.
         """
         progress = self.progress
         started = time.perf_counter()
@@ -169,6 +188,7 @@ class Session:
             metrics = self._data.validate(self._network)
         ended = time.perf_counter()
         if not math.isfinite(metrics["val/score"]):
+            self._alarm("dead", ended - started)
             raise DivergedError(
                 f"predictions became {metrics['val/score']} {self._where()}", "dead"
             )
@@ -206,23 +226,24 @@ class Session:
         for groups in train.batches(config.batch_size, generator):
             elapsed = progress.elapsed_seconds + time.perf_counter() - started
             mean = stepper.accumulate(groups)
-            if molecules == 0 or progress.step % config.monitor_every == 0:
-                self.monitor.sample(stepper.loss.outer(mean), stepper.factor)
+            size = sum(len(batch.index) for batch in groups)
+            if molecules == 0 or is_due(progress.step, config.monitor_every):
+                loss = stepper.loss.outer(mean)
+                self.monitor.sample(loss, stepper.factor, progress.step, size)
             limit = self._training_seconds(molecules / max(elapsed, 1e-9))
             budget = Budget(progress.step, self._total_steps, elapsed, limit)
             rate = learning_rate(config, budget, progress.plateau_factor)
             stepper.apply(rate)
             self._average.update()
             progress.step += 1
-            size = sum(len(batch.index) for batch in groups)
             summed += mean * size
             molecules += size
-            if progress.step % CHECK_EVERY == 0:
-                self._look(summed / molecules)
+            if progress.step % look_every(progress.step) == 0:
+                self._look(summed / molecules, started)
             if limit is not None and elapsed >= limit:
                 progress.is_out_of_time = True
                 break
-        return self._look(summed / molecules), molecules, rate
+        return self._look(summed / molecules, started), molecules, rate
 
     def _training_seconds(self, molecules_per_second: float) -> float | None:
         """Training time at which the last step ends, so that a validation still fits."""
@@ -234,23 +255,31 @@ class Session:
             reserve = FORWARD_SHARE * len(self._data.validation) / molecules_per_second
         return budget - min(reserve, budget / 2)
 
-    def _look(self, mean: Tensor) -> float:
+    def _look(self, mean: Tensor, started: float) -> float:
         """Wait for the device, and see whether the training is alive; gives the loss so far."""
         loss = float(self._stepper.loss.outer(mean))
-        verdict = self.monitor.check()
-        if not math.isfinite(loss):
-            raise DivergedError(f"the loss became {loss} {self._where()}", "dead")
-        if verdict == "dead":
-            raise DivergedError(f"the gradients became NaN or infinite {self._where()}", "dead")
-        if verdict == "exploding":
-            raise DivergedError(f"loss or gradients exploded {self._where()}", "exploding")
+        verdict = self.monitor.check() if math.isfinite(loss) else "dead"
+        if verdict == "healthy":
+            return loss
+        self._alarm(verdict, time.perf_counter() - started)
+        if verdict == "dead" or self.config.gradient_stop == "on":
+            said = _SAID[verdict] if math.isfinite(loss) else f"the loss became {loss}"
+            raise DivergedError(f"{said} {self._where()}", verdict)
         return loss
+
+    def _alarm(self, reason: StopReason, seconds: float) -> None:
+        """Note the first reason to stop; `seconds` are those of the running epoch."""
+        progress = self.progress
+        if progress.alarm is None:
+            spent = progress.elapsed_seconds + seconds
+            progress.alarm = Alarm(reason, progress.step, progress.epoch, round(spent, 3))
 
     def _where(self) -> str:
         progress = self.progress
         return (
-            f"in epoch {progress.epoch}, step {progress.step} or up to {CHECK_EVERY} before, "
-            f"at learning rate {self._stepper.optimizers.rate:.3g}"
+            f"in epoch {progress.epoch}, step {progress.step} or up to "
+            f"{look_every(progress.step)} before, at learning rate "
+            f"{self._stepper.optimizers.rate:.3g}"
         )
 
     def _ended(self, metrics: dict[str, float]) -> EpochEnded:
@@ -282,7 +311,7 @@ class Session:
         tensors = {
             "weights": self._flat.weights,
             "best": self._best,
-            "gradient_history": torch.from_numpy(self.monitor.history_rows()),
+            HISTORY_TENSOR: torch.from_numpy(self.monitor.history_rows()),
             **{_OPTIMIZER + name: value for name, value in optimizer_state.items()},
         }
         if self.config.ema_decay is not None:
@@ -301,7 +330,7 @@ class Session:
             {name: checkpoint.tensor(_OPTIMIZER + name, like) for name, like in blank.items()}
         )
         self.monitor.restore(
-            checkpoint.rows("gradient_history", self.monitor.row_width),
+            checkpoint.rows(HISTORY_TENSOR, self.monitor.row_width),
             checkpoint.progress.first_loss,
             checkpoint.progress.worst_verdict,
         )
@@ -324,4 +353,5 @@ class Session:
             best_metrics=dict(self.progress.best_metrics),
             weights=weights_blob(self._network),
             verdict=self.monitor.worst,
+            alarm=self.progress.alarm,
         )

@@ -39,7 +39,7 @@ length of a trial."""
 HISTORY = 64
 """Samples that are remembered for the median norm."""
 
-SEVERITY: tuple[Verdict, ...] = ("healthy", "vanishing", "exploding", "dead")
+SEVERITY: tuple[Verdict, ...] = ("healthy", "vanishing", "dead_relu", "exploding", "dead")
 
 Vector = npt.NDArray[np.float64]
 
@@ -49,16 +49,23 @@ class Sample:
     """Gradients of one step.
 
     Attributes:
+        step: Optimiser steps done before.
+        molecules: In that step.
         loss: Of that step.
+        norm: Of the whole gradient.
         gradient_rms: (n_layers,), root mean square of the components.
         elasticity: (n_layers,), |g| |w| / loss.
-        norm: Of the whole gradient.
+        dead_share: (n_layers,), share of the layer's units whose bias has a gradient of exactly
+            zero; 0 for a layer without biases.
     """
 
+    step: int
+    molecules: int
     loss: float
+    norm: float
     gradient_rms: Vector
     elasticity: Vector
-    norm: float
+    dead_share: Vector
 
     @property
     def is_dead(self) -> bool:

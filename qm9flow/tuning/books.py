@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from optuna.trial import TrialState
 
@@ -20,7 +20,16 @@ from qm9flow.tracking.stores import connect, store_errors
 from qm9flow.tracking.study import StudyTracker
 from qm9flow.tracking.training import TrainingTracker
 from qm9flow.tracking.training import TrialState as State
-from qm9flow.training.events import CheckpointReady, EpochEnded, Event, Failed, Finished, Started
+from qm9flow.training.events import (
+    Alarm,
+    CheckpointReady,
+    EpochEnded,
+    Event,
+    Failed,
+    Finished,
+    Started,
+    StopReason,
+)
 from qm9flow.tuning import pruning
 from qm9flow.tuning.checkpoints import CheckpointFolder, Tally
 from qm9flow.tuning.records import (
@@ -55,8 +64,10 @@ RUN_STATES: dict[int, State] = {
 }
 
 FAILURE_STATES: dict[str, Ended] = {
-    "dead": "pruned",
+    "vanishing": "pruned",
+    "dead_relu": "pruned",
     "exploding": "pruned",
+    "dead": "pruned",
     "impossible": "failed",
     "out_of_memory": "failed",
     "crash": "failed",
@@ -77,6 +88,7 @@ class Outcome:
         reason: Why it did not complete, in a word.
         message: The same in words.
         failure: What the training said, if it failed.
+        alarm: Where gradients first gave a reason to stop, None if nowhere.
     """
 
     state: Ended
@@ -84,6 +96,7 @@ class Outcome:
     reason: str | None = None
     message: str | None = None
     failure: Failed | None = None
+    alarm: Alarm | None = None
 
     @property
     def may_be_retried(self) -> bool:
@@ -134,7 +147,7 @@ class Books:
         self._history = study.history
         self._tracker = tracker
         self._checkpoints = CheckpointFolder(tracker.place.state / "checkpoints")
-        self._rungs = pruning.rungs(study.config.max_epochs)
+        self._rungs = pruning.rungs_of(study.config)
 
     def begin(self) -> RunningTrial:
         """Start the next trial.
@@ -234,7 +247,7 @@ class Books:
         if isinstance(event, Failed):  # logged when it is clear that the trial is not retried
             state = FAILURE_STATES[event.reason]
             score = self._score(trial.number)
-            return Outcome(state, score, event.reason, event.message, event)
+            return Outcome(state, score, event.reason, event.message, event, event.alarm)
         trial.tracker.log(event)
         if isinstance(event, Started):
             trial.tally.parameters = event.parameters
@@ -246,7 +259,7 @@ class Books:
             trial.tracker.save_model(event.weights, to_dict(trial.config))
             trial.tally.best_epoch, trial.tally.best = event.best_epoch, event.best_metrics
             trial.tally.verdict = event.verdict
-            return Outcome("complete", event.best_metrics["val/score"])
+            return Outcome("complete", event.best_metrics["val/score"], alarm=event.alarm)
         return None
 
     def _take_epoch(self, trial: RunningTrial, event: EpochEnded) -> Outcome | None:
@@ -258,10 +271,6 @@ class Books:
             return Outcome("pruned", self._score(number), "dead", message)
         is_repeated = event.epoch in self._history.trial(number).intermediate_values
         self._history.report(number, event.epoch, score)
-        if event.gradients is not None and event.gradients.verdict != "healthy":
-            verdict = event.gradients.verdict
-            message = f"gradients are {verdict} after epoch {event.epoch}"
-            return Outcome("pruned", self._score(number), verdict, message)
         return None if is_repeated else self._halved(number, event.epoch)
 
     def _halved(self, number: int, epoch: int) -> Outcome | None:
@@ -440,6 +449,9 @@ def _note(trial: RunningTrial, outcome: Outcome) -> dict[str, Any]:
         "seconds": round(tally.seconds, 3),
         "parameters": tally.parameters or None,
         "verdict": _verdict(trial, outcome),
+        "alarm": outcome.alarm.reason if outcome.alarm else None,
+        "alarm_step": outcome.alarm.step if outcome.alarm else None,
+        "alarm_seconds": outcome.alarm.seconds if outcome.alarm else None,
     }
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -448,6 +460,6 @@ def _note(trial: RunningTrial, outcome: Outcome) -> dict[str, Any]:
 
 
 def _verdict(trial: RunningTrial, outcome: Outcome) -> str:
-    if outcome.reason in ("dead", "exploding", "vanishing"):
-        return outcome.reason
+    if outcome.reason in get_args(StopReason):
+        return str(outcome.reason)
     return trial.tally.verdict

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterable, Mapping
 
+from qm9flow.config import StudyConfig
+
 REDUCTION = 3
 """Of the trials that reach a rung, one in so many goes on."""
 
@@ -24,6 +26,18 @@ def rungs(max_epochs: int, reduction: int = REDUCTION) -> tuple[int, ...]:
         found.append(epochs)
         epochs //= reduction
     return tuple(reversed(found))
+
+
+def rungs_of(study: StudyConfig) -> tuple[int, ...]:
+    """The rungs of a study.
+
+    Args:
+        study: Its options.
+
+    Returns:
+        As `rungs`; none where halving is off.
+    """
+    return rungs(study.max_epochs) if study.halving == "epochs" else ()
 
 
 def goes_on(score: float, others: Iterable[float], reduction: int = REDUCTION) -> bool:

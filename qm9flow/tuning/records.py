@@ -59,9 +59,12 @@ class TrialRecord:
         seconds: Wall time, over all starts.
         parameters: Trainable numbers of the network.
         verdict: What the gradients said.
-        reason: Why it did not complete: `halving`, `vanishing`, `exploding`, `dead`,
+        reason: Why it did not complete: `halving`, `vanishing`, `dead_relu`, `exploding`, `dead`,
             `out_of_memory`, `crash`, `impossible`.
         message: The same in words.
+        alarm: The verdict on its gradients that first gave a reason to stop it, None if none did.
+        alarm_step: Optimiser steps done by then.
+        alarm_seconds: Training time until then.
         run_id: MLflow's run.
     """
 
@@ -78,6 +81,9 @@ class TrialRecord:
     verdict: str | None = None
     reason: str | None = None
     message: str | None = None
+    alarm: str | None = None
+    alarm_step: int | None = None
+    alarm_seconds: float | None = None
     run_id: str | None = None
 
     @property

@@ -167,6 +167,7 @@ class Space:
     def digest(self) -> str:
         """Hash of everything that decides what a point means: ranges, grid, recipe, first."""
         recipe = to_dict(self.recipe)
+        del recipe["gradient_stop"]  # the study's
         content: dict[str, Any] = {
             "objective": OBJECTIVE,
             "parameters": _plain(self.parameters),
@@ -390,5 +391,6 @@ def to_train_config(
         max_epochs=study.max_epochs,
         max_minutes=study.trial_minutes,
         device=study.device,
+        gradient_stop=study.gradient_stop,
         seed=derive_seed(study.seed, trial_number, TRIAL_STREAM),
     )

@@ -30,6 +30,9 @@ IDENTITY_FIELDS = (
 )
 """Options without which two trials do not compare, or a restart would draw other points. All
 others (how many trials, where, for how long) may change from start to start."""
+LATER_FIELDS = ("halving", "gradient_stop")
+"""Options of the same kind that studies of earlier versions did not have: part of an identity
+only where they are not the default."""
 
 
 def recorded(config: StudyConfig) -> dict[str, Any]:
@@ -56,6 +59,10 @@ def identity(config: StudyConfig, space: Space, data_digest: str) -> dict[str, A
         Plain values by name.
     """
     values = {name: getattr(config, name) for name in IDENTITY_FIELDS}
+    defaults = StudyConfig()
+    for name in LATER_FIELDS:
+        if getattr(config, name) != getattr(defaults, name):
+            values[name] = getattr(config, name)
     return {"space": f"{space.name}:{space.digest}", "data": data_digest, **values}
 
 

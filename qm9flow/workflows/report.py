@@ -39,7 +39,7 @@ def plan(opened: OpenStudy, size: SizeEstimate, placement: Placement | None, fit
         f"study {opened.name}: {study.n_trials} trials of preset {opened.space.name}, "
         f"sampler {study.sampler}, seed {study.seed}",
         f"  a trial: {train} training molecules, {study.max_epochs} epochs at most"
-        f"{_compared(study.max_epochs)}",
+        f"{_compared(study)}",
         f"  {_where(placement)}",
         f"  time: {_time(study, fit)}",
         f"  disk: about {size.total / MEGABYTE:.0f} MB ({kept} models kept)",
@@ -65,12 +65,13 @@ def _minutes(minutes: float) -> str:
     return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
-def _compared(max_epochs: int) -> str:
-    at = pruning.rungs(max_epochs)
+def _compared(study: StudyConfig) -> str:
+    at = pruning.rungs_of(study)
+    watched = "" if study.gradient_stop == "on" else "; gradients stop none"
     if not at:
-        return ""
+        return watched
     epochs = " and ".join(map(str, at))
-    return f"; the best third goes on after epoch {epochs}"
+    return f"; the best third goes on after epoch {epochs}{watched}"
 
 
 def _where(placement: Placement | None) -> str:

@@ -193,6 +193,9 @@ def _label(selection: Selection, final: TrainConfig) -> str:
 def final_config(opened: OpenStudy, candidate: TrialRecord) -> TrainConfig:
     """The candidate's training to the end: all training molecules, an annealed rate.
 
+    Gradients do not end it. It is one training, whose time is granted; its best epoch is what is
+    released, whatever comes after; and a verdict that was wrong would cost the whole study.
+
     Args:
         opened: The study.
         candidate: The trial.
@@ -208,6 +211,7 @@ def final_config(opened: OpenStudy, candidate: TrialRecord) -> TrainConfig:
         schedule="cosine",
         max_epochs=FINAL_EPOCHS,
         max_minutes=opened.config.final_minutes,
+        gradient_stop="observe",
     )
 
 

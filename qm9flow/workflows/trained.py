@@ -10,13 +10,22 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 from qm9flow import config
 from qm9flow.config import TrainConfig
 from qm9flow.data.store import Dataset
 from qm9flow.errors import CheckpointError, TrainingError
 from qm9flow.files import replace_file
-from qm9flow.training.events import CheckpointReady, Ending, Event, Failed, Finished, Verdict
+from qm9flow.training.events import (
+    CheckpointReady,
+    Ending,
+    Event,
+    Failed,
+    Finished,
+    StopReason,
+    Verdict,
+)
 from qm9flow.training.fit import fit
 from qm9flow.workflows.console import Stopped
 
@@ -108,6 +117,13 @@ def claim(folder: Path, train: TrainConfig) -> None:
         )
 
 
+def _ended_as(event: Failed) -> str:
+    said = f"the training ended as {event.reason}: {event.message}"
+    if event.reason in get_args(StopReason) and event.reason != "dead":
+        return f"{said}; with --gradient-stop observe it goes on"
+    return said
+
+
 def _keep(folder: Path, trained: Trained) -> None:
     replace_file(folder / WEIGHTS, trained.weights)
     kept_elsewhere = ("weights", "train")
@@ -184,7 +200,7 @@ def train_to_end(
             continue
         on_event(event)
         if isinstance(event, Failed):
-            raise TrainingError(f"the training ended as {event.reason}: {event.message}")
+            raise TrainingError(_ended_as(event))
         if isinstance(event, Finished):
             trained = _trained(train, event)
             _keep(folder, trained)
