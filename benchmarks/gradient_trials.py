@@ -5,6 +5,7 @@ each sample that the monitor takes, everything that verdicts look at is kept, so
 thresholds can be tried afterwards without training again.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,9 +22,30 @@ from qm9flow.training.gradients import GradientMonitor
 from qm9flow.training.verdicts import Sample
 from qm9flow.tuning.coordinator import Coordinator
 from qm9flow.tuning.executors import Answer, InProcessExecutor, Job
+from qm9flow.tuning.ranges import FloatRange, IntRange
+from qm9flow.tuning.spaces import Space, get_space
 from qm9flow.tuning.study import open_study
 
 STUDY = "trials"
+
+_SEED = get_space("seed")
+
+SPACES = {
+    "seed": _SEED,
+    "rough": dataclasses.replace(
+        _SEED,
+        name="rough",
+        parameters={
+            **_SEED.parameters,
+            "batch_size": IntRange(4, 256, log=True),
+            "learning_rate": FloatRange(1e-3, 1.0, log=True),
+        },
+        recipe=dataclasses.replace(_SEED.recipe, grad_clip=None, warmup_steps=0),
+        first=None,
+    ),
+}
+"""The group's space, and the same without what keeps its trials alive: no clipping, no warm-up, and
+learning rates up to 1."""
 
 
 @dataclass(frozen=True)
@@ -154,13 +176,14 @@ def stores_in(folder: Path) -> Stores:
 
 def run(
     config: StudyConfig,
+    space: Space,
     dataset: Dataset,
     folder: Path,
     progress: Callable[[str, int, int], None],
 ) -> None:
     """Run a study, or go on with it."""
     stores = stores_in(folder)
-    with open_study(stores, STUDY, config, dataset.digest) as study:
+    with open_study(stores, STUDY, config, dataset.digest, space) as study:
         tracker = StudyTracker.open(
             stores, STUDY, to_dict(config), previous_parent=study.previous_parent
         )

@@ -31,6 +31,7 @@ from qm9flow.tracking.runs import (
 from qm9flow.tracking.spool import EpochRecord, Spool, gradient_arrays
 from qm9flow.tracking.tensorboard import TensorBoardFile
 from qm9flow.training.events import (
+    Alarm,
     EpochEnded,
     Event,
     Failed,
@@ -139,6 +140,7 @@ class TrainingTracker:
         self._verdict: Verdict | None = None
         self._finished: Finished | None = None
         self._failed: Failed | None = None
+        self._alarm: Alarm | None = None
         self._is_closed = False
         self._tensorboard: TensorBoardFile | None = None
         with self._timed():
@@ -195,6 +197,8 @@ class TrainingTracker:
             event: Any event of `qm9flow.training.fit`.
         """
         with self._timed():
+            if isinstance(event, EpochEnded | Finished | Failed):
+                self._alarm = event.alarm or self._alarm
             if isinstance(event, EpochEnded):
                 self._log_epoch(event)
             elif isinstance(event, Started) and event.epoch == 0 and self._last_logged == 0:
@@ -396,10 +400,8 @@ class TrainingTracker:
             tags |= {"reason": self._failed.reason, "message": self._failed.message}
         if self._finished is not None:
             tags["ending"] = self._finished.ending
-        ended = self._failed or self._finished
-        if ended is not None and ended.alarm is not None:
-            alarm = ended.alarm
-            tags |= {"alarm": alarm.reason, "alarm_step": str(alarm.step)}
+        if self._alarm is not None:
+            tags |= {"alarm": self._alarm.reason, "alarm_step": str(self._alarm.step)}
         if reason is not None:
             tags["reason"] = reason
         return tags

@@ -86,12 +86,15 @@ class EpochEnded:
             Times of training and of validation do not overlap.
         gradients: What the monitor saw; each epoch has at least one sample.
         is_best: Whether `val/score` is the lowest so far.
+        alarm: Where gradients would have ended the training, had they been allowed to; None if
+            nowhere so far.
     """
 
     epoch: int
     metrics: dict[str, float]
     gradients: GradientSummary | None
     is_best: bool
+    alarm: Alarm | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from qm9flow.training.device import peak_memory_mb, pick_device, reset_peak_memo
 from qm9flow.training.ema import WeightAverage
 from qm9flow.training.events import Alarm, Ending, EpochEnded, Finished, Started, StopReason
 from qm9flow.training.flat import FlatParameters, forward_order
-from qm9flow.training.gradients import EARLY_STEPS, GradientMonitor, is_due
+from qm9flow.training.gradients import EARLY_STEPS, GradientMonitor, is_early_due
 from qm9flow.training.loaded import LoadedData
 from qm9flow.training.losses import compared
 from qm9flow.training.schedule import Budget, learning_rate, molecules_of, plateau_after
@@ -227,9 +227,10 @@ class Session:
             elapsed = progress.elapsed_seconds + time.perf_counter() - started
             mean = stepper.accumulate(groups)
             size = sum(len(batch.index) for batch in groups)
-            if molecules == 0 or is_due(progress.step, config.monitor_every):
-                loss = stepper.loss.outer(mean)
-                self.monitor.sample(loss, stepper.factor, progress.step, size)
+            is_due = molecules == 0 or progress.step % config.monitor_every == 0
+            if is_due or is_early_due(progress.step):
+                loss, step = stepper.loss.outer(mean), progress.step
+                self.monitor.sample(loss, stepper.factor, step, size, is_whole=is_due)
             limit = self._training_seconds(molecules / max(elapsed, 1e-9))
             budget = Budget(progress.step, self._total_steps, elapsed, limit)
             rate = learning_rate(config, budget, progress.plateau_factor)
@@ -293,7 +294,8 @@ class Session:
         progress.plateau_factor, progress.plateau_waited = plateau_after(
             progress.plateau_factor, progress.plateau_waited, is_best=is_best
         )
-        return EpochEnded(progress.epoch, dict(metrics), self.monitor.summarise(), is_best)
+        gradients = self.monitor.summarise()
+        return EpochEnded(progress.epoch, dict(metrics), gradients, is_best, progress.alarm)
 
     def checkpoint(self) -> Checkpoint:
         """All that a resumed training needs.

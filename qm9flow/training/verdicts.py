@@ -4,6 +4,7 @@ Every rule compares like with like, so that it does not depend on the unit of th
 the layers or the scale of the targets (raw ones reach -11,000 eV).
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,15 @@ VANISHING_RATIO = 1e-6
 """Root-mean-square gradient of the median early layer (first half), relative to the last layer's.
 Healthy networks lie between 1e-2 and 1e2; at 1e-6 the early layers of a network under plain
 gradient descent stand still for all of a training."""
+
+SILENT_SHARE = 0.5
+"""A sample in which more than this share of layers has a gradient of exactly zero is silent: the
+units behind them are dead for every input. One dead layer is no reason to stop: where what went in
+is added to what comes out, the network goes on as a shallower one, and may do well."""
+
+SILENT_MOLECULES = 64
+"""Molecules that silent samples in a row must have seen: the few atoms of one may all lie where a
+narrow layer is flat, and the next one's do not."""
 
 EXPLODING_RATIO = 1e4
 """Norm of the whole gradient relative to the median of the samples before, in each of
@@ -73,12 +83,28 @@ class Sample:
         return not (math.isfinite(self.loss) and math.isfinite(self.norm))
 
     @property
+    def is_silent(self) -> bool:
+        """Whether most layers have no gradient at all."""
+        return float(np.mean(self.gradient_rms == 0)) > SILENT_SHARE
+
+    @property
     def is_vanishing(self) -> bool:
-        """Whether this sample alone looks vanishing."""
-        if float(np.median(self.elasticity)) < VANISHING_ELASTICITY:
+        """Whether this sample alone looks vanishing; layers without any gradient do not count."""
+        alive = self.gradient_rms > 0
+        if not alive.any():
+            return False
+        if float(np.median(self.elasticity[alive])) < VANISHING_ELASTICITY:
             return True
-        early = self.gradient_rms[: max(1, len(self.gradient_rms) // 2)]
-        return float(np.median(early)) < VANISHING_RATIO * float(self.gradient_rms[-1])
+        half = max(1, len(alive) // 2)
+        early = self.gradient_rms[:half][alive[:half]]
+        last = VANISHING_RATIO * float(self.gradient_rms[-1])
+        return bool(len(early)) and float(np.median(early)) < last
+
+
+def _is_dead_relu(samples: Sequence[Sample]) -> bool:
+    silent = list(itertools.takewhile(lambda sample: sample.is_silent, reversed(samples)))
+    molecules = sum(sample.molecules for sample in silent)
+    return len(silent) >= CONSECUTIVE and molecules >= SILENT_MOLECULES
 
 
 def _is_exploding(samples: Sequence[Sample], first_loss: float) -> bool:
@@ -101,8 +127,8 @@ def judge(samples: Sequence[Sample], first_loss: float) -> Verdict:
         first_loss: Loss of the training's first sample.
 
     Returns:
-        `dead` if the latest sample holds NaN or inf, `exploding` or `vanishing` if the latest
-        `CONSECUTIVE` ones agree on it, else `healthy`.
+        `dead` if the latest sample holds NaN or inf, `exploding`, `dead_relu` or `vanishing` if the
+        latest `CONSECUTIVE` ones agree on it, else `healthy`.
     """
     if samples and samples[-1].is_dead:
         return "dead"
@@ -110,6 +136,8 @@ def judge(samples: Sequence[Sample], first_loss: float) -> Verdict:
         return "healthy"
     if _is_exploding(samples, first_loss):
         return "exploding"
+    if _is_dead_relu(samples):
+        return "dead_relu"
     if all(sample.is_vanishing for sample in samples[-CONSECUTIVE:]):
         return "vanishing"
     return "healthy"
@@ -123,6 +151,6 @@ def worse(one: Verdict, other: Verdict) -> Verdict:
         other: Another.
 
     Returns:
-        The later in healthy, vanishing, exploding, dead.
+        The later in healthy, vanishing, dead_relu, exploding, dead.
     """
     return max(one, other, key=SEVERITY.index)

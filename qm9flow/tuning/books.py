@@ -21,7 +21,6 @@ from qm9flow.tracking.study import StudyTracker
 from qm9flow.tracking.training import TrainingTracker
 from qm9flow.tracking.training import TrialState as State
 from qm9flow.training.events import (
-    Alarm,
     CheckpointReady,
     EpochEnded,
     Event,
@@ -88,7 +87,6 @@ class Outcome:
         reason: Why it did not complete, in a word.
         message: The same in words.
         failure: What the training said, if it failed.
-        alarm: Where gradients first gave a reason to stop, None if nowhere.
     """
 
     state: Ended
@@ -96,7 +94,6 @@ class Outcome:
     reason: str | None = None
     message: str | None = None
     failure: Failed | None = None
-    alarm: Alarm | None = None
 
     @property
     def may_be_retried(self) -> bool:
@@ -247,7 +244,8 @@ class Books:
         if isinstance(event, Failed):  # logged when it is clear that the trial is not retried
             state = FAILURE_STATES[event.reason]
             score = self._score(trial.number)
-            return Outcome(state, score, event.reason, event.message, event, event.alarm)
+            trial.tally.alarm = event.alarm or trial.tally.alarm
+            return Outcome(state, score, event.reason, event.message, event)
         trial.tracker.log(event)
         if isinstance(event, Started):
             trial.tally.parameters = event.parameters
@@ -258,8 +256,8 @@ class Books:
         elif isinstance(event, Finished):
             trial.tracker.save_model(event.weights, to_dict(trial.config))
             trial.tally.best_epoch, trial.tally.best = event.best_epoch, event.best_metrics
-            trial.tally.verdict = event.verdict
-            return Outcome("complete", event.best_metrics["val/score"], alarm=event.alarm)
+            trial.tally.verdict, trial.tally.alarm = event.verdict, event.alarm
+            return Outcome("complete", event.best_metrics["val/score"])
         return None
 
     def _take_epoch(self, trial: RunningTrial, event: EpochEnded) -> Outcome | None:
@@ -449,9 +447,9 @@ def _note(trial: RunningTrial, outcome: Outcome) -> dict[str, Any]:
         "seconds": round(tally.seconds, 3),
         "parameters": tally.parameters or None,
         "verdict": _verdict(trial, outcome),
-        "alarm": outcome.alarm.reason if outcome.alarm else None,
-        "alarm_step": outcome.alarm.step if outcome.alarm else None,
-        "alarm_seconds": outcome.alarm.seconds if outcome.alarm else None,
+        "alarm": tally.alarm.reason if tally.alarm else None,
+        "alarm_step": tally.alarm.step if tally.alarm else None,
+        "alarm_seconds": tally.alarm.seconds if tally.alarm else None,
     }
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qm9flow.files import PART, replace_file
-from qm9flow.training.events import EpochEnded, Verdict
+from qm9flow.training.events import Alarm, EpochEnded, Verdict
 
 
 @dataclass
@@ -21,6 +21,7 @@ class Tally:
         best_epoch: Epoch of the lowest score, 0 before the first.
         best: Metrics of that epoch.
         verdict: The latest of the gradients.
+        alarm: Where they first gave a reason to stop, None if nowhere.
     """
 
     seconds: float = 0.0
@@ -29,6 +30,7 @@ class Tally:
     best_epoch: int = 0
     best: dict[str, float] = field(default_factory=dict)
     verdict: Verdict = "healthy"
+    alarm: Alarm | None = None
 
     def take(self, event: EpochEnded) -> None:
         """Take note of an epoch.
@@ -40,6 +42,7 @@ class Tally:
         if event.is_best:
             self.best_epoch = event.epoch
             self.best = dict(event.metrics)
+        self.alarm = event.alarm
         if event.gradients is not None:
             self.verdict = event.gradients.verdict
 
@@ -98,6 +101,7 @@ class CheckpointFolder:
         try:
             values: Mapping[str, Any] = json.loads(self._tally(number).read_text())
             tally = Tally(**values)
+            tally.alarm = Alarm(**values["alarm"]) if values.get("alarm") else None
         except (OSError, ValueError, TypeError):
             return None, Tally()  # nothing there, or cut off by a power failure
         try:

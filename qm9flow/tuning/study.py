@@ -33,6 +33,7 @@ others (how many trials, where, for how long) may change from start to start."""
 LATER_FIELDS = ("halving", "gradient_stop")
 """Options of the same kind that studies of earlier versions did not have: part of an identity
 only where they are not the default."""
+_DEFAULTS = {name: getattr(StudyConfig(), name) for name in LATER_FIELDS}
 
 
 def recorded(config: StudyConfig) -> dict[str, Any]:
@@ -59,10 +60,8 @@ def identity(config: StudyConfig, space: Space, data_digest: str) -> dict[str, A
         Plain values by name.
     """
     values = {name: getattr(config, name) for name in IDENTITY_FIELDS}
-    defaults = StudyConfig()
-    for name in LATER_FIELDS:
-        if getattr(config, name) != getattr(defaults, name):
-            values[name] = getattr(config, name)
+    later = {name: getattr(config, name) for name in LATER_FIELDS}
+    values |= {name: value for name, value in later.items() if value != _DEFAULTS[name]}
     return {"space": f"{space.name}:{space.digest}", "data": data_digest, **values}
 
 
@@ -176,6 +175,7 @@ def open_study(
 def _check_same(name: str, theirs: dict[str, Any] | None, mine: dict[str, Any]) -> None:
     if theirs is None or theirs == mine:
         return
+    theirs, mine = _DEFAULTS | theirs, _DEFAULTS | mine
     differing = [
         f"{key} was {theirs.get(key)!r}, now {mine.get(key)!r}"
         for key in {**theirs, **mine}

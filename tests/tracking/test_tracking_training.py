@@ -19,7 +19,7 @@ from qm9flow.tracking.runs import fetch_artifact, fetch_gradients
 from qm9flow.tracking.stores import Stores
 from qm9flow.tracking.study import StudyTracker
 from qm9flow.tracking.training import TrainingTracker
-from qm9flow.training.events import EpochEnded, Failed, Finished, Started
+from qm9flow.training.events import Alarm, EpochEnded, Failed, Finished, Started
 
 MakeEpoch = Callable[..., EpochEnded]
 PARAMETERS = {"learning_rate": 1e-3, "model": {"hidden": 64}, "ema_decay": None}
@@ -106,13 +106,15 @@ def test_unhealthy_trial_gets_its_heat_map_and_reason(
     trial = study.open_trial(0, {})
     trial.log(make_epoch(1))
     trial.log(make_epoch(2, is_best=False, verdict="vanishing"))
-    trial.log(Failed("exploding", "loss is 1e12 in epoch 3"))
+    alarm = Alarm("exploding", 230, 3, 12.5)
+    trial.log(Failed("exploding", "loss is 1e12 in epoch 3", alarm=alarm))
     trial.finish("pruned")
     run = client.get_run(trial.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["state"] == "pruned"
     assert run.data.tags["verdict"] == "exploding"
     assert run.data.tags["reason"] == "exploding"
+    assert (run.data.tags["alarm"], run.data.tags["alarm_step"]) == ("exploding", "230")
     assert run.data.tags["message"] == "loss is 1e12 in epoch 3"
     assert run.data.metrics["best_epoch"] == 1
     assert names(client, trial.run_id) == {"gradients.npz", "gradients.png"}

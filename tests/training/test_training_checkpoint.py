@@ -1,5 +1,6 @@
 """Checkpoints: what they hold, and what they refuse."""
 
+import dataclasses
 from dataclasses import replace
 
 import pytest
@@ -11,12 +12,14 @@ from qm9flow.config import GOALS, PyGSchNetConfig, TrainConfig
 from qm9flow.errors import CheckpointError
 from qm9flow.training.checkpoint import (
     FORMAT,
+    HISTORY_TENSOR,
     Checkpoint,
     Progress,
     config_digest,
     pack,
     unpack,
 )
+from qm9flow.training.events import Alarm
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 progresses = st.builds(
@@ -28,6 +31,7 @@ progresses = st.builds(
     plateau_factor=finite,
     first_loss=st.none() | finite,
     worst_verdict=st.sampled_from(["healthy", "vanishing"]),
+    alarm=st.none() | st.just(Alarm("dead_relu", 40, 2, 1.5)),
 )
 TENSORS = {"weights": torch.tensor([1.5, float("nan")]), "rows": torch.zeros(0, 4).double()}
 
@@ -82,6 +86,19 @@ def test_a_future_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         unpack(future, "d")
 
 
+def test_format_2_is_read_without_its_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = TENSORS | {HISTORY_TENSOR: torch.zeros(9, 14, dtype=torch.float64)}
+    values = dataclasses.asdict(Progress(epoch=3, first_loss=1.0))
+    del values["alarm"]
+    monkeypatch.setattr("qm9flow.training.checkpoint.FORMAT", 2)
+    monkeypatch.setattr("qm9flow.training.checkpoint.dataclasses.asdict", lambda _: values)
+    old = pack(Checkpoint(Progress(), tensors), "d")
+    monkeypatch.undo()
+    checkpoint = unpack(old, "d")
+    assert checkpoint.progress == Progress(epoch=3, first_loss=1.0)
+    assert checkpoint.rows(HISTORY_TENSOR, 25).shape == (0, 25)
+
+
 def test_missing_and_misfit_tensors_are_named() -> None:
     checkpoint = unpack(blob(), "d")
     with pytest.raises(CheckpointError, match="'average'"):
@@ -97,7 +114,7 @@ def test_missing_and_misfit_tensors_are_named() -> None:
 def test_the_digest_is_of_the_training_not_of_the_place() -> None:
     config = TrainConfig()
     digest = config_digest(config, "data")
-    same = replace(config, device="cpu", threads=7, checkpoint_every=9)
+    same = replace(config, device="cpu", threads=7, checkpoint_every=9, gradient_stop="observe")
     assert config_digest(same, "data") == digest
     others = [
         config_digest(config, "other"),

@@ -95,8 +95,37 @@ def test_a_bad_component_is_dead(flat: FlatParameters, value: float) -> None:
     assert monitor.worst == "dead"
 
 
-def test_early_layers_without_gradient_vanish(flat: FlatParameters) -> None:
+def test_units_without_gradient_are_counted_by_their_biases(flat: FlatParameters) -> None:
     monitor = GradientMonitor(flat)
+    set_gradient(flat, 0, [1.0])
+    set_gradient(flat, 1, [1.0])
+    flat.gradient[flat.biases[0]] = 0.0
+    monitor.sample(ONE, ONE, 12, 7)
+    monitor.check()
+    (sample,) = monitor.history
+    assert (sample.step, sample.molecules) == (12, 7)
+    assert list(sample.dead_share) == [0.5, 0.0]
+
+
+def test_a_light_sample_is_judged_and_leaves_histograms_alone(flat: FlatParameters) -> None:
+    monitor = GradientMonitor(flat)
+    set_gradient(flat, 0, [2.0])
+    set_gradient(flat, 1, [1.0])
+    monitor.sample(ONE, ONE)
+    set_gradient(flat, 0, [1e3])
+    monitor.sample(ONE, ONE, is_whole=False)
+    summary = monitor.summarise()
+    assert summary is not None
+    assert summary.samples == 2
+    assert summary.maximum == pytest.approx([2.0, 1.0])
+    assert summary.histogram.sum() == 11
+    assert summary.norm[0] == pytest.approx(np.sqrt((8 * 4 + 8e6) / 2))
+    assert len(monitor.history) == 2
+
+
+def test_early_layers_almost_without_gradient_vanish(flat: FlatParameters) -> None:
+    monitor = GradientMonitor(flat)
+    set_gradient(flat, 0, [1e-9])
     set_gradient(flat, 1, [1.0])
     for _ in range(CONSECUTIVE):
         assert monitor.check() == "healthy"
@@ -109,6 +138,7 @@ def test_early_layers_without_gradient_vanish(flat: FlatParameters) -> None:
 
 def test_a_restored_history_judges_the_same(flat: FlatParameters) -> None:
     monitor, other = GradientMonitor(flat), GradientMonitor(flat)
+    set_gradient(flat, 0, [1e-9])
     set_gradient(flat, 1, [1.0])
     for _ in range(HISTORY + 9):
         monitor.sample(ONE, ONE)

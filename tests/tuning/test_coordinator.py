@@ -15,7 +15,7 @@ from qm9flow.data.store import Dataset
 from qm9flow.errors import StudyBusyError, StudyMismatchError
 from qm9flow.tracking.stores import Stores, connect
 from qm9flow.tracking.study import StudyTracker
-from qm9flow.training.events import Failed
+from qm9flow.training.events import Alarm, EpochEnded, Event, Failed, Finished
 from qm9flow.tuning import books, coordinator
 from qm9flow.tuning.executors import Answer, Executor, InProcessExecutor, Job, TrialEvent
 from qm9flow.tuning.history import History
@@ -200,13 +200,49 @@ def test_a_diverging_training_is_pruned_with_the_reason(stores, dataset):
     result = run_study(stores, dataset, small_config(n_trials=2), space=wild)
     assert result.counts == {"pruned": 2}
     for trial in check_ended(stores, 2):
-        assert trial.reason in ("dead", "exploding", "vanishing")
-        assert trial.verdict == trial.reason
+        assert trial.reason in ("dead", "exploding", "dead_relu", "vanishing")
+        assert trial.verdict == trial.reason == trial.alarm
         assert trial.message
+        assert trial.epochs < 3
     _, runs = runs_of(stores)
-    assert runs[0].data.tags["verdict"] == result.trials[0].reason
-    assert runs[0].data.tags["message"] == result.trials[0].message
+    first = result.trials[0]
+    tags = runs[0].data.tags
+    assert tags["verdict"] == tags["reason"] == tags["alarm"] == first.reason
+    assert tags["alarm_step"] == str(first.alarm_step)
+    assert tags["message"] == first.message
     assert "gradients.png" in files_of(stores, runs[0].info.run_id)
+
+
+class Alarmed(InProcessExecutor):
+    """Trainings whose gradients gave a reason to stop in their second epoch."""
+
+    def _epoch(self, number: int) -> list[Event]:
+        return [
+            dataclasses.replace(event, alarm=Alarm("dead_relu", 7, 2, 0.5))
+            if isinstance(event, Finished) or (isinstance(event, EpochEnded) and event.epoch > 1)
+            else event
+            for event in super()._epoch(number)
+        ]
+
+
+def test_observed_trials_run_on_and_tell_where_they_would_have_ended(stores, dataset):
+    config = small_config(n_trials=2, gradient_stop="observe", halving="off")
+    result = run_study(stores, dataset, config, executor=Alarmed(dataset))
+    assert result.counts == {"complete": 2}
+    for trial in check_ended(stores, 2):
+        assert (trial.epochs, trial.reason) == (3, None)
+        assert (trial.alarm, trial.alarm_step, trial.alarm_seconds) == ("dead_relu", 7, 0.5)
+    for run in runs_of(stores)[1].values():
+        assert (run.data.tags["alarm"], run.data.tags["alarm_step"]) == ("dead_relu", "7")
+        assert "reason" not in run.data.tags
+
+
+def test_without_halving_all_trials_run_to_the_end(stores, dataset):
+    config = small_config(n_trials=5, halving="off")
+    result = run_study(stores, dataset, config)
+    assert result.counts == {"complete": 5}
+    with pytest.raises(StudyMismatchError, match="halving was 'off', now 'epochs'"):
+        run_study(stores, dataset, small_config(n_trials=6))
 
 
 def test_an_impossible_configuration_fails_its_trials_only(stores, dataset):
