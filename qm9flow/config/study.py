@@ -26,7 +26,8 @@ class StudyConfig:
     trial_minutes: Annotated[float | None, above(0)] = None
     """Minutes of a trial, at most; one that runs out of time completes with what it has."""
     halving: Halving = "epochs"
-    """`epochs` stops trials outside the best third at rungs of epochs; `off` lets all run on."""
+    """`epochs` stops trials outside the best third at rungs of epochs; `train_size` triples the
+    training set at each of the same rungs as well, up to all of it; `off` lets all run on."""
     gradient_stop: GradientStop = "on"
     """`on` prunes trials whose gradients vanish, explode, or die; `observe` notes where they would
     have been, and prunes only those whose numbers are NaN or infinite."""

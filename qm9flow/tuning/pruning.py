@@ -37,7 +37,7 @@ def rungs_of(study: StudyConfig) -> tuple[int, ...]:
     Returns:
         As `rungs`; none where halving is off.
     """
-    return rungs(study.max_epochs) if study.halving == "epochs" else ()
+    return () if study.halving == "off" else rungs(study.max_epochs)
 
 
 def goes_on(score: float, others: Iterable[float], reduction: int = REDUCTION) -> bool:

@@ -22,6 +22,7 @@ from qm9flow.config import (
     to_dict,
 )
 from qm9flow.errors import ConfigError
+from qm9flow.tuning import pruning
 from qm9flow.tuning.ranges import Choice, FloatRange, IntRange, Parameter, Value, contains
 
 Params = dict[str, Value]
@@ -389,6 +390,7 @@ def to_train_config(
         train_size=study.train_size,
         val_size=study.val_size,
         max_epochs=study.max_epochs,
+        growth=len(pruning.rungs_of(study)) if study.halving == "train_size" else 0,
         max_minutes=study.trial_minutes,
         device=study.device,
         gradient_stop=study.gradient_stop,

@@ -16,6 +16,7 @@ from qm9flow.errors import StudyError
 from qm9flow.tracking.stores import Stores
 from qm9flow.training.events import EpochEnded
 from qm9flow.training.fit import fit
+from qm9flow.training.schedule import GROWTH
 from qm9flow.tuning import pruning
 from qm9flow.tuning.executors import Placement
 from qm9flow.tuning.records import show_study
@@ -27,8 +28,8 @@ FITTED = ("train_size", "trial_minutes", "final_minutes")
 TRAIN_SIZES = (1000, 1500, 2000, 3000, 4000, 6000, 8000)
 SEARCH_MINUTES = 100.0
 
-HALVED_EPOCHS = 1.2
-"""Epochs of a trial on average, relative to what rungs that let through a third each would leave:
+HALVED = 1.2
+"""Work of a trial on average, relative to what rungs that let through a third each would leave:
 trials are not stopped before others have come as far."""
 
 RELATIVE_COST = {"seed": 0.55, "modern": 1.5}
@@ -145,24 +146,30 @@ def _seconds(study: StudyConfig, train_size: int, rate: float) -> float:
     """Of training in a trial, on average."""
     validated = VALIDATION_SHARE * (study.val_size or 0)
     cost = RELATIVE_COST.get(study.preset, 1.0)
-    return cost * mean_epochs(study.max_epochs) * (train_size + validated) / rate
+    return cost * mean_molecules(study, train_size, validated) / rate
 
 
-def mean_epochs(max_epochs: int) -> float:
-    """Epochs of a trial until it ends or is stopped.
+def mean_molecules(study: StudyConfig, train_size: int, validated: float) -> float:
+    """Molecules that a trial sees until it ends or is stopped.
 
     Args:
-        max_epochs: At most.
+        study: Epochs and halving.
+        train_size: Training molecules, when all are seen.
+        validated: Validation molecules of an epoch, as so many training molecules.
 
     Returns:
         The mean over many trials, about.
     """
-    ends = (*pruning.rungs(max_epochs), max_epochs)
-    halved = sum(
-        (end - start) / pruning.REDUCTION**k
-        for k, (start, end) in enumerate(zip((0, *ends), ends, strict=False))
-    )
-    return min(float(max_epochs), HALVED_EPOCHS * halved)
+    rungs = pruning.rungs_of(study)
+    if not rungs:
+        return study.max_epochs * (train_size + validated)
+    ends = (*rungs, study.max_epochs)
+    seen = 0.0
+    for passed, (start, end) in enumerate(zip((0, *ends), ends, strict=False)):
+        ahead = len(rungs) - passed if study.halving == "train_size" else 0
+        epoch = train_size / GROWTH**ahead + validated
+        seen += (end - start) * epoch / pruning.REDUCTION**passed
+    return HALVED * seen
 
 
 def probe(study: StudyConfig, dataset: Dataset) -> float:

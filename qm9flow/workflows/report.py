@@ -71,7 +71,8 @@ def _compared(study: StudyConfig) -> str:
     if not at:
         return watched
     epochs = " and ".join(map(str, at))
-    return f"; the best third goes on after epoch {epochs}{watched}"
+    grown = ", each time on thrice the molecules" if study.halving == "train_size" else ""
+    return f"; the best third goes on after epoch {epochs}{grown}{watched}"
 
 
 def _where(placement: Placement | None) -> str:

@@ -210,6 +210,7 @@ def final_config(opened: OpenStudy, candidate: TrialRecord) -> TrainConfig:
         val_size=STANDARD_VALIDATION,
         schedule="cosine",
         max_epochs=FINAL_EPOCHS,
+        growth=0,
         max_minutes=opened.config.final_minutes,
         gradient_stop="observe",
     )

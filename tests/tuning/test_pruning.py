@@ -5,7 +5,10 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qm9flow.tuning.pruning import REDUCTION, goes_on, rungs, stops
+from qm9flow.config import StudyConfig
+from qm9flow.training.schedule import molecules_of
+from qm9flow.tuning.pruning import REDUCTION, goes_on, rungs, rungs_of, stops
+from qm9flow.tuning.spaces import get_space, to_train_config
 
 SCORES = st.lists(st.floats(0, 10, allow_nan=False), max_size=60)
 
@@ -74,3 +77,16 @@ def test_only_rungs_stop():
     assert not stops(1, 1, scores, (1, 3))
     assert not stops(1, 2, scores, (1, 3))
     assert stops(1, 3, scores, (1, 3))
+
+
+def test_the_training_set_grows_at_the_rungs() -> None:
+    params = dict(get_space("seed").first or {})
+    grown, whole = (
+        to_train_config(params, StudyConfig(max_epochs=9, halving=halving), 0)
+        for halving in ("train_size", "epochs")
+    )
+    seen = [molecules_of(epoch, grown, 900) for epoch in (1, 2, 3, 4, 9)]
+    assert seen == [100, 300, 300, 900, 900]
+    assert whole.growth == 0
+    assert rungs_of(StudyConfig(max_epochs=9, halving="train_size")) == (1, 3)
+    assert rungs_of(StudyConfig(max_epochs=9, halving="off")) == ()

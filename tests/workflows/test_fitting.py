@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from qm9flow.config import StudyConfig
+from qm9flow.config import Halving, StudyConfig
 from qm9flow.data.store import Dataset, open_dataset
 from qm9flow.tracking.stores import Stores
 from qm9flow.tuning.executors import Placement
 from qm9flow.tuning.study import open_study
-from qm9flow.workflows.fitting import FITTED, HALVED_EPOCHS, TRAIN_SIZES, fitted, mean_epochs
+from qm9flow.workflows.fitting import FITTED, HALVED, TRAIN_SIZES, fitted, mean_molecules
 
 
 @pytest.fixture
@@ -28,9 +28,15 @@ def stores(tmp_path: Path) -> Stores:
     )
 
 
-def test_epochs_of_a_halved_trial() -> None:
-    assert mean_epochs(9) == pytest.approx(HALVED_EPOCHS * (1 + 2 / 3 + 6 / 9))
-    assert mean_epochs(1) == 1.0
+@pytest.mark.parametrize(
+    ("halving", "seen"),
+    [("off", 9.0), ("epochs", 1 + 2 / 3 + 6 / 9), ("train_size", 1 / 9 + 2 / 9 + 6 / 9)],
+)
+def test_molecules_that_a_trial_sees(halving: Halving, seen: float) -> None:
+    study = StudyConfig(halving=halving)
+    expected = 900 * seen * (1.0 if halving == "off" else HALVED)
+    assert mean_molecules(study, 900, 0.0) == pytest.approx(expected)
+    assert mean_molecules(StudyConfig(max_epochs=1), 900, 30.0) == 930.0
 
 
 def test_many_trials_have_small_training_sets(dataset: Dataset, stores: Stores) -> None:
