@@ -53,3 +53,25 @@ def test_a_users_path_is_taken_from_where_the_user_is(
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     assert locations.callers_path(Path("my.toml")) == tmp_path / "my.toml"
     assert locations.callers_path(Path("/etc/my.toml")) == Path("/etc/my.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql+psycopg://me:secret@host:5432/db", "postgresql+psycopg://me:***@host:5432/db"),
+        ("postgresql://me:s@cr/et@host/db", "postgresql://me:***@host/db"),
+        (
+            "postgresql://host/db?user=me&password=secret&a=b",
+            "postgresql://host/db?user=me&password=***&a=b",
+        ),
+        (
+            "no answer of https://me:secret@host/api (timed out)",
+            "no answer of https://me:***@host/api (timed out)",
+        ),
+        ("postgresql://me@host/db", "postgresql://me@host/db"),
+        ("sqlite:////home/me@work/a.db", "sqlite:////home/me@work/a.db"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+    ],
+)
+def test_passwords_are_not_shown(text: str, shown: str) -> None:
+    assert locations.without_password(text) == shown

@@ -37,6 +37,12 @@ beside anything else on its core."""
 NOISY = ("ray._private.authentication.authentication_token_setup",)
 """Loggers that warn of what is as it should be."""
 
+ADVICE = (
+    "; start this on a machine of the cluster, and if the cluster asks for a token, set "
+    "RAY_AUTH_MODE=token, with the cluster's token in ~/.ray/auth_token"
+)
+"""What is wrong most often where a cluster was named."""
+
 KNOCK_SECONDS = 5.0
 """For a cluster to take a connection."""
 
@@ -250,7 +256,8 @@ def _connect(placement: Placement) -> None:
             ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             where = "here" if placement.address is None else f"at {placement.address}"
-            raise StudyError(f"cannot use Ray {where}: {_first_lines(error)}") from error
+            advice = "" if placement.address is None else ADVICE
+            raise StudyError(f"cannot use Ray {where}: {_first_lines(error)}{advice}") from error
 
 
 def _knock(address: str) -> None:
