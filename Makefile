@@ -62,6 +62,8 @@ bench: $(INSTALLED)  ## Print the ratios that the README quotes
 	$(BIN)/python benchmarks/onnx_latency.py --no-compile --seconds 3
 	$(BIN)/python benchmarks/accuracy_per_minute.py --minutes 2 --out work/accuracy-short \
 	  --chemprop-python $(PEERS_PYTHON)
+	$(BIN)/python benchmarks/study_overhead.py --finished 100 1000
+	$(BIN)/python benchmarks/study.py --trials 6 --train-size 200 --out work/study-short
 
 lint: $(INSTALLED)  ## Format check, lint, types
 	$(BIN)/ruff format --check .
