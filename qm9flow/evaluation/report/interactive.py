@@ -258,7 +258,7 @@ def _coordinates(
             {
                 "label": f"{axis.name} (log)" if axis.kind == "log" else axis.name,
                 "values": np.array([*map(axis_marks.line_place, repeat(axis), numbers, values)]),
-                "range": [-0.02, 1.02],
+                "range": [-0.05, 1.05],
                 "tickvals": [place for place, _ in texts],
                 "ticktext": [text for _, text in texts],
             }
@@ -370,7 +370,10 @@ def _pareto(facts: Facts) -> list[Plot]:
         x_axis = {"title": title, **_scale(x)}
         y_axis = {"title": "← validation score", **_scale(scores(known))}
         found.append(Plot(_figure([points], xaxis=x_axis, yaxis=y_axis), height=400))
-    return [*found, Plot(_space(known, speeds, losses, members), "All three; drag to turn", 560)]
+    return [
+        *found,
+        Plot(_space(known, speeds, losses, members), "All three; drag to turn", 560, 560),
+    ]
 
 
 def _space(

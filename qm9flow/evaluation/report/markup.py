@@ -176,23 +176,24 @@ def bars(rows: Iterable[tuple[str, float, str, str]]) -> str:
     return f'<div class="bars">{lines}</div>'
 
 
-def table(head: Sequence[Cell], rows: Iterable[tuple[str, Sequence[Cell]]]) -> str:
+def table(head: Sequence[Cell], rows: Iterable[tuple[str, Sequence[Cell]]], kind: str = "") -> str:
     """A table that is scrolled where it is too wide.
 
     Args:
         head: Names of the columns.
         rows: A class of the style sheet (or none) and the cells, row by row.
+        kind: A class of the style sheet for all of it, or none.
 
     Returns:
         The table.
     """
     top = "".join(_cell(cell, "th") for cell in head)
     body = "\n".join(
-        f'<tr class="{kind}">{"".join(_cell(cell, "td") for cell in cells)}</tr>'
-        for kind, cells in rows
+        f'<tr class="{of_row}">{"".join(_cell(cell, "td") for cell in cells)}</tr>'
+        for of_row, cells in rows
     )
     return (
-        f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>\n{body}\n'
+        f'<div class="scroll"><table class="{kind}"><thead><tr>{top}</tr></thead><tbody>\n{body}\n'
         "</tbody></table></div>"
     )
 

@@ -94,7 +94,7 @@ def _table(made: Registered) -> str:
     papers = [Cell(f"{text(item.name)}<br>{item.year}", True) for item in LITERATURE]
     first = [item for item in PROPERTIES if item.name in REPORTED]
     rest = [item for item in PROPERTIES if item.name not in REPORTED]
-    main = table([*head, *papers], [("", _row(made, item, rival, True)) for item in first])
+    main = table([*head, *papers], [("", _row(made, item, rival, True)) for item in first], "dense")
     more = table(head, [("", _row(made, item, rival, False)) for item in rest])
     return main + _details("The seven targets that follow from these or from the geometry", more)
 

@@ -23,6 +23,7 @@
     if (window.innerWidth < 600) {
       options.displayModeBar = false;
       figure.layout.dragmode = false; // a finger moves the page
+      if ((figure.layout.xaxis || {}).dtick === "D2") figure.layout.xaxis.dtick = 1;
     }
     Plotly.newPlot(place, figure.data, figure.layout, options);
   }

@@ -1,6 +1,6 @@
 """The part of the page with the best trials."""
 
-from qm9flow.evaluation.fates import in_words
+from qm9flow.evaluation.fates import is_unhealthy, verdict_of
 from qm9flow.evaluation.report.facts import Facts
 from qm9flow.evaluation.report.interactive import setting
 from qm9flow.evaluation.report.markup import NOTHING, Cell, missing, section, table, text
@@ -37,9 +37,11 @@ def ranking_section(facts: Facts) -> str:
     ]
     head = [Cell("#", True), Cell("trial"), Cell("score", True), Cell("training<br>loss", True)]
     head += [Cell("molecules/s", True), Cell("parameters", True), Cell("epochs", True)]
-    head += [*(Cell(_broken(name), True) for name in names), Cell("gradients"), Cell("MLflow run")]
+    head += [Cell(_broken(name), True, "wrap") for name in names]
+    verdicts = any(map(is_unhealthy, shown))
+    head += [*([Cell("gradients")] if verdicts else []), Cell("MLflow run")]
     rows = [
-        (_kind(facts, trial), _row(facts, place, trial, names))
+        (_kind(facts, trial), _row(facts, place, trial, names, verdicts))
         for place, trial in enumerate(shown, start=1)
     ]
     note = (
@@ -58,7 +60,9 @@ def _is_chosen(facts: Facts, trial: TrialRecord) -> bool:
     return facts.selection is not None and facts.selection.candidate.number == trial.number
 
 
-def _row(facts: Facts, place: int, trial: TrialRecord, names: list[str]) -> list[Cell]:
+def _row(
+    facts: Facts, place: int, trial: TrialRecord, names: list[str], verdicts: bool
+) -> list[Cell]:
     tags = ""
     if _is_chosen(facts, trial):
         tags += '<span class="tag candidate">chosen</span>'
@@ -75,7 +79,7 @@ def _row(facts: Facts, place: int, trial: TrialRecord, names: list[str]) -> list
         Cell(NOTHING if size is None else f"{size:,}", True),
         Cell(f"{trial.epochs}", True),
         *(Cell("" if value is None else text(setting(value)), True) for value in values),
-        Cell(text(in_words(trial.verdict))),
+        *([Cell(text(verdict_of(trial)))] if verdicts else []),
         Cell(_run(facts, trial.run_id)),
     ]
 
