@@ -11,6 +11,9 @@ from qm9flow.tuning.parameters import Axis
 _LINE_SPREAD = 0.28
 """Share of a step over which lines through one of few values are spread."""
 
+_LINE_ROOM = 0.1
+"""Of the whole axis, at most, as they must not leave the picture."""
+
 _NEAR = 0.04
 """Share of an axis below which a number is too near to its end's."""
 
@@ -100,7 +103,7 @@ def line_place(axis: Axis, number: int, value: Any) -> float:
     place = position(axis, value)
     if not has_columns(axis) or axis.high == axis.low:
         return place
-    return place + _LINE_SPREAD / (axis.high - axis.low) * _shift(number)
+    return place + min(_LINE_SPREAD / (axis.high - axis.low), _LINE_ROOM) * _shift(number)
 
 
 def _shift(number: int) -> float:

@@ -41,6 +41,19 @@ def percent(share: float) -> str:
     return "<1%" if share < 0.005 else f"{share:.0%}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    Args:
+        number: How many.
+        noun: Of one.
+
+    Returns:
+        `1 trial`, `1,800 trials`.
+    """
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def aligned(rows: Rows) -> str:
     """Rows for a terminal.
 

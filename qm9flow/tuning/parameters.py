@@ -128,7 +128,9 @@ def study_parameters(url: str, study_name: str) -> Parameters:
     if not complete:
         reason = "no trial has completed"
     elif len(complete) < MIN_FOR_IMPORTANCES:
-        reason = f"{len(complete)} completed trials; fewer than {MIN_FOR_IMPORTANCES} say little"
+        reason = (
+            f"fewer than {MIN_FOR_IMPORTANCES} completed trials say little; here {len(complete)}"
+        )
     elif len({trial.value for trial in complete}) < 2:
         reason = "all completed trials have the same score"
     if reason:

@@ -2,8 +2,9 @@
 
 from qm9flow.evaluation.fates import COLOURS, by_reason, by_rung, of_fate
 from qm9flow.evaluation.report.facts import Facts
-from qm9flow.evaluation.report.markup import NOTHING, counted, text
+from qm9flow.evaluation.report.markup import NOTHING, text
 from qm9flow.evaluation.survival_drawings import saved_share
+from qm9flow.evaluation.text_tables import counted
 
 _STATUS = {
     "complete": "complete",

@@ -34,7 +34,7 @@ from qm9flow.evaluation.fates import (
 )
 from qm9flow.evaluation.parameter_drawings import axis_of_scores
 from qm9flow.evaluation.report.facts import Facts
-from qm9flow.evaluation.text_tables import number
+from qm9flow.evaluation.text_tables import counted, number
 from qm9flow.tuning.parameters import Axis, Family, families
 from qm9flow.tuning.records import TrialRecord
 
@@ -240,8 +240,8 @@ def _parallel(facts: Facts) -> list[Plot]:
         members = sorted(len(complete) - 1 - place for place in kind.members)
         held = [complete[place] for place in members]
         figure = _coordinates(kind, held, ranks[members], score_axis)
-        label = f"{kind.label}: {len(held):,} trials" if kind.label else ""
-        found.append(Plot(figure, label, 440, 130 * (len(kind.axes) + 1)))
+        label = f"{kind.label}: {counted(len(held), 'trial')}" if kind.label else ""
+        found.append(Plot(figure, label, 440, 140 * (len(kind.axes) + 1)))
     return found
 
 
@@ -256,7 +256,7 @@ def _coordinates(
         texts = axis_marks.marks(axis)
         dimensions.append(
             {
-                "label": f"{axis.name} (log)" if axis.kind == "log" else axis.name,
+                "label": axis.name,
                 "values": np.array([*map(axis_marks.line_place, repeat(axis), numbers, values)]),
                 "range": [-0.05, 1.05],
                 "tickvals": [place for place, _ in texts],

@@ -40,19 +40,6 @@ def text(value: Any) -> str:
     return html.escape(str(value))
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun.
-
-    Args:
-        number: How many.
-        noun: Of one.
-
-    Returns:
-        `1 trial`, `1,800 trials`.
-    """
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
 def missing(reason: str) -> str:
     """A part that is not there.
 

@@ -7,7 +7,6 @@ from qm9flow.evaluation.report.facts import Facts
 from qm9flow.evaluation.report.markup import (
     NOTHING,
     Cell,
-    counted,
     missing,
     picture,
     section,
@@ -15,7 +14,7 @@ from qm9flow.evaluation.report.markup import (
     text,
 )
 from qm9flow.evaluation.report.registered import Registered
-from qm9flow.evaluation.text_tables import number
+from qm9flow.evaluation.text_tables import counted, number
 from qm9flow.properties import PROPERTIES, Property
 
 _FIRST = ("parity", "groups")

@@ -15,7 +15,6 @@ from qm9flow.evaluation.report.facts import Facts
 from qm9flow.evaluation.report.interactive import Plot
 from qm9flow.evaluation.report.markup import (
     bars,
-    counted,
     fine,
     missing,
     picture,
@@ -25,7 +24,7 @@ from qm9flow.evaluation.report.markup import (
 )
 from qm9flow.evaluation.report.pictures import TITLES
 from qm9flow.evaluation.survival_drawings import saved_share
-from qm9flow.evaluation.text_tables import percent
+from qm9flow.evaluation.text_tables import counted, percent
 
 _IN_WORDS = 2
 """Verdicts that are spelt out, the most frequent ones."""
