@@ -73,7 +73,7 @@ from qm9flow.tuning.spaces import Params, Space, get_space
 from qm9flow.tuning.worker import Worker
 
 EPOCHS = 9
-VALIDATION = 1000
+VALIDATION = 200
 """Validation molecules of a real trial."""
 WORKERS = 2
 LIMIT = 0.05

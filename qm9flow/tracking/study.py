@@ -302,13 +302,20 @@ class StudyTracker(ParentRun):
                 lambda: delete_artifacts(self._client, run_id, MODEL_FOLDER),
             )
 
-    def settle(self, run_id: str, state: TrialState, reason: str | None = None) -> None:
+    def settle(
+        self,
+        run_id: str,
+        state: TrialState,
+        reason: str | None = None,
+        message: str | None = None,
+    ) -> None:
         """End a trial's run that a killed process left RUNNING; epochs it kept are logged first.
 
         Args:
             run_id: The run; nothing happens if it has ended or is gone.
             state: How the trial ended.
             reason: Why, in a word.
+            message: The same in words.
         """
         with self._calls.timed():
             run = self._calls.fetch(f"look at run {run_id}", lambda: self._client.get_run(run_id))
@@ -323,7 +330,7 @@ class StudyTracker(ParentRun):
                 is_new=False,
                 is_reopened=True,
             )
-            tracker.finish(state, reason)
+            tracker.finish(state, reason, message)
 
     def running_trials(self) -> list[tuple[str, int]]:
         """Runs of trials that are RUNNING; after a kill, those that must be settled.

@@ -320,12 +320,15 @@ class TrainingTracker:
             lambda: store.log_artifacts(folder, artifact_path),
         )
 
-    def finish(self, state: TrialState, reason: str | None = None) -> None:
+    def finish(
+        self, state: TrialState, reason: str | None = None, message: str | None = None
+    ) -> None:
         """End the training: artifacts, metrics, the run if it is owned. A second call does nothing.
 
         Args:
             state: How the training ended; an `interrupted` one can be opened again.
             reason: Why, in a word; None takes the training's own reason, if it failed.
+            message: The same in words; None takes the training's own.
         """
         if self._is_closed:
             return
@@ -333,28 +336,31 @@ class TrainingTracker:
         with self._timed():
             best_epoch, best = self._best()
             self._queue_best(state, best_epoch, best)
-            self._send(state, reason)
+            self._send(state, reason, message)
             compared = {f"best/{name}": best[name] for name in _COMPARED if name in best}
             self._to_tensorboard(lambda file: file.add_result(state, compared, best_epoch))
             self._to_tensorboard(lambda file: file.close())
             self._tensorboard = None
 
-    def finish_again(self, state: TrialState, reason: str | None = None) -> None:
+    def finish_again(
+        self, state: TrialState, reason: str | None = None, message: str | None = None
+    ) -> None:
         """Try once more to bring to MLflow what it did not take; see `is_kept`.
 
         Args:
             state: As `finish` was given.
             reason: As `finish` was given.
+            message: As `finish` was given.
         """
         with self._timed():
-            self._send(state, reason)
+            self._send(state, reason, message)
 
-    def _send(self, state: TrialState, reason: str | None) -> None:
+    def _send(self, state: TrialState, reason: str | None, message: str | None) -> None:
         """The run is ended last, so that one that has ended holds everything."""
         unanswered = self._calls.unanswered
         kept = self._upload_gradients(state)
         kept = self._send_model() and kept
-        kept = self._flush(self._closing_tags(state, reason)) and kept
+        kept = self._flush(self._closing_tags(state, reason, message)) and kept
         if self.run_id and self._place.owns_run:
             self._end_run(state, kept)
         # What the store refuses, as a run that was deleted by hand, no second try brings there.
@@ -392,7 +398,9 @@ class TrainingTracker:
         best = {f"best/{name}": value for name, value in metrics.items()}
         self._queue({**best, "best_epoch": epoch}, int(time.time() * 1000), epoch)
 
-    def _closing_tags(self, state: TrialState, reason: str | None) -> dict[str, str]:
+    def _closing_tags(
+        self, state: TrialState, reason: str | None, message: str | None
+    ) -> dict[str, str]:
         tags: dict[str, str] = {"verdict": self._verdict or "unknown"}
         if self._place.owns_run:
             tags[TAG_STATE] = str(state)
@@ -404,6 +412,8 @@ class TrainingTracker:
             tags |= {"alarm": self._alarm.reason, "alarm_step": str(self._alarm.step)}
         if reason is not None:
             tags["reason"] = reason
+        if message is not None:
+            tags["message"] = message
         return tags
 
     def _upload_gradients(self, state: TrialState) -> bool:

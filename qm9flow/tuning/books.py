@@ -319,9 +319,7 @@ class Books:
         self._history.annotate(trial.number, ATTRIBUTE_OUTCOME, _note(trial, outcome))
         if outcome.failure is not None:
             trial.tracker.log(outcome.failure)
-        elif outcome.message is not None:
-            trial.tracker.set_tags({"message": outcome.message})
-        trial.tracker.finish(outcome.state, outcome.reason)
+        trial.tracker.finish(outcome.state, outcome.reason, outcome.message)
         return self._tell_if_kept(trial, outcome)
 
     def settle_again(self, trial: RunningTrial, outcome: Outcome) -> bool:
@@ -337,7 +335,7 @@ class Books:
         Raises:
             StudyError: The study's storage does not answer.
         """
-        trial.tracker.finish_again(outcome.state, outcome.reason)
+        trial.tracker.finish_again(outcome.state, outcome.reason, outcome.message)
         return self._tell_if_kept(trial, outcome)
 
     def _tell_if_kept(self, trial: RunningTrial, outcome: Outcome) -> bool:
@@ -394,7 +392,9 @@ class Books:
                 continue
             run_id = trial.user_attrs.get(ATTRIBUTE_RUN)
             if run_id:
-                self._tracker.settle(run_id, outcome["state"], outcome["reason"])
+                self._tracker.settle(
+                    run_id, outcome["state"], outcome["reason"], outcome.get("message")
+                )
             self._tell(trial.number, outcome["state"], outcome["score"])
         self._checkpoints.keep_only(set(numbers))
         return numbers

@@ -94,7 +94,9 @@ def test_a_study_is_on_record_everywhere(undisturbed):
         if trial.state == "pruned":
             assert trial.reason == "halving"
             assert trial.epochs == 1
-    (parent,), _ = runs_of(stores)
+    (parent,), runs = runs_of(stores)
+    for trial in trials:
+        assert runs[trial.number].data.tags.get("message") == trial.message
     assert parent.data.metrics["study/best_score"] == result.best.score
     assert parent.data.metrics["study/complete"] == result.counts["complete"]
 
