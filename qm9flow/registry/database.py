@@ -95,7 +95,21 @@ def explain(error: Exception, what: str, path: Path | None) -> str:
     return locations.without_password(f"{what}: {_first_line(error)}")
 
 
-def _first_line(error: Exception) -> str:
+def reason(error: BaseException) -> str:
+    """Why a store failed, in one line: what its driver said, without statements and parameters.
+
+    Args:
+        error: What MLflow, SQLAlchemy or Optuna raised.
+
+    Returns:
+        The reason, without passwords.
+    """
+    while (cause := getattr(error, "orig", None) or error.__cause__) is not None:
+        error = cause
+    return locations.without_password(_first_line(error))
+
+
+def _first_line(error: BaseException) -> str:
     """The first line, and the second one where the first only announces it."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines[:2]) if lines[0].rstrip().endswith(":") else lines[0]

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from mlflow.exceptions import MlflowException
 
-from qm9flow import locations
 from qm9flow.errors import TrackingError
+from qm9flow.registry.database import reason
 from qm9flow.tracking.stores import STORE_ERRORS
 
 logger = logging.getLogger(__name__)
@@ -102,8 +102,7 @@ class StoreCalls:
                     self.errors += 1
                     self.unanswered += not refused
                     self.is_away = not refused
-                    reason = locations.without_password(str(error))
-                    logger.warning("tracking: could not %s: %s", what, reason)
+                    logger.warning("tracking: could not %s: %s", what, reason(error))
                     return None
                 time.sleep(pause)
                 pause = min(2 * pause, 5.0)

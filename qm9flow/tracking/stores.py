@@ -7,6 +7,7 @@ caller's database over in `MLFLOW_TRACKING_URI`: paths therefore follow the data
 current folder.
 """
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -155,6 +156,8 @@ def connect(stores: Stores) -> MlflowClient:
     # halt a study; ours is in `calls`.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    # MLflow prints each of a store's errors with its traceback; we report them in a line.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     path = sqlite_path(stores.tracking_uri)
     with store_errors(f"open the tracking store {stores.tracking_uri}", path):
         if not is_server(stores.tracking_uri):

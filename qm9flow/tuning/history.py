@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from qm9flow.errors import ConfigError, DependencyError, StudyError
 from qm9flow.locations import without_password
+from qm9flow.registry.database import reason
 from qm9flow.tracking.stores import sqlite_path
 from qm9flow.tuning.sampling import TrialSampler, distributions
 from qm9flow.tuning.spaces import Space
@@ -78,9 +79,10 @@ def open_storage(url: str) -> RDBStorage:
             "for PostgreSQL: pip install 'qm9flow[postgres]'"
         ) from error
     except (sqlalchemy.exc.SQLAlchemyError, OSError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]  # not the whole SQL
         advice = "check the address, its rights and that it is a database of Optuna's"
-        raise StudyError(f"cannot open the study storage {shown}: {reason}; {advice}") from error
+        raise StudyError(
+            f"cannot open the study storage {shown}: {reason(error)}; {advice}"
+        ) from error
 
 
 def _refuse_other_tables(path: Path) -> None:
@@ -349,7 +351,7 @@ class History:
             try:
                 return call()
             except optuna.exceptions.StorageInternalError as error:
-                log.warning("study %s: its storage is busy or away (%s)", self.name, error)
+                log.warning("study %s: its storage is busy or away (%s)", self.name, reason(error))
                 time.sleep(pause)
         with _as_study_error(self.name):
             return call()
@@ -371,9 +373,8 @@ def readable(url: str) -> Iterator[None]:
     try:
         yield
     except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
         raise StudyError(
-            f"the study storage {without_password(url)} cannot be read: {reason}; start its "
+            f"the study storage {without_password(url)} cannot be read: {reason(error)}; start its "
             "server, or restore a copy of it"
         ) from error
 
@@ -384,7 +385,7 @@ def _as_study_error(name: str) -> Any:
         yield
     except optuna.exceptions.StorageInternalError as error:
         raise StudyError(
-            f"the storage of study {name!r} does not answer ({error.__cause__ or error}); "
+            f"the storage of study {name!r} does not answer ({reason(error)}); "
             "nothing is lost: start the study again when it does"
         ) from error
     except KeyError as error:

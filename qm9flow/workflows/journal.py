@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from qm9flow.tracking.training import TrainingTracker, TrialState
@@ -11,6 +11,18 @@ from qm9flow.training.events import EpochEnded, Event
 from qm9flow.workflows.console import Console, Stopped
 
 _log = logging.getLogger(__name__)
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that a full disk silences: what it misses is said on the terminal as well."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Not logging's own way, a traceback for each line."""
+
+    def close(self) -> None:
+        """Close it, losing what cannot be written."""
+        with suppress(OSError):
+            super().close()
 
 
 @contextmanager
@@ -24,7 +36,7 @@ def log_file(path: Path) -> Iterator[None]:
         Nothing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path)
+    handler = _LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("qm9flow")
     level = logger.level
