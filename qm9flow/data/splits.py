@@ -5,6 +5,7 @@ Both cut the same permutation, and validation and test of `seed` begin with thos
 that any two models can be compared on molecules that neither was trained on.
 """
 
+import functools
 import hashlib
 import io
 import zipfile
@@ -93,7 +94,7 @@ def make_split(name: SplitName, n_molecules: int = N_MOLECULES, seed: int = 0) -
         raise ConfigError(f"a split needs {MIN_MOLECULES} molecules, got {n_molecules}")
     if seed < 0:
         raise ConfigError(f"the seed of a split must be at least 0, got {seed}")
-    order = _permutation(n_molecules, seed)
+    order = _permutation(n_molecules, seed).copy()
     end_train = n_molecules * STANDARD_TRAIN // N_MOLECULES
     end_validation = end_train + n_molecules * STANDARD_VALIDATION // N_MOLECULES
     train, validation, test = np.split(order, [end_train, end_validation])
@@ -164,8 +165,9 @@ def load(path: Path) -> Split:
     return split
 
 
+@functools.lru_cache(maxsize=2)
 def _permutation(n_molecules: int, seed: int) -> Indices:
-    """The order in which random keys sort.
+    """The order in which random keys sort; not to be changed, as the next caller gets it too.
 
     NumPy promises the stream of a bit generator over versions, and no such thing for
     `Generator.permutation`.

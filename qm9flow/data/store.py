@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -140,29 +141,38 @@ class Dataset:
         return Molecule(numbers, self.positions[atoms].astype(np.float64), "dft", name)
 
     def counts(self) -> Floats:
-        """Composition.
+        """Composition; computed once.
 
         Returns:
-            (M, MAX_NUMBER + 1), atoms of each atomic number.
+            (M, MAX_NUMBER + 1), atoms of each atomic number; read-only.
         """
+        return self._counts
+
+    @cached_property
+    def _counts(self) -> Floats:
         width = MAX_NUMBER + 1
         molecule_of = np.repeat(np.arange(len(self)), self.sizes)
         flat = np.bincount(molecule_of * width + self.numbers, minlength=len(self) * width)
-        return flat.reshape(-1, width).astype(np.float64)
+        return _read_only(flat.reshape(-1, width).astype(np.float64))
 
     def truth(self) -> Floats:
-        """The 19 targets as the tables have them.
+        """The 19 targets as the tables have them; computed once: every trial of a study asks.
 
         Returns:
-            (M, 19), in the order of `properties.TARGETS` and in their units. Atomization energies,
-            which the tables do not list, are the tables' totals minus the free atoms.
+            (M, 19), in the order of `properties.TARGETS` and in their units; read-only.
+            Atomization energies, which the tables do not list, are the tables' totals minus the
+            free atoms.
         """
+        return self._truth
+
+    @cached_property
+    def _truth(self) -> Floats:
         listed = self._listed()
         learned = {name: listed[name] for name in LEARNED}
         values = targets.derive(learned, self.counts(), self.rotational_ghz)
         free = self.counts() @ targets.free_atom_energies_ev("h")
         values = {**values, **listed, "h_atom": listed["h"] - free}
-        return np.column_stack([values[name] for name in TARGETS])
+        return _read_only(np.column_stack([values[name] for name in TARGETS]))
 
     def derived(self) -> Floats:
         """The 19 targets with all derivable ones derived: gap, H, atomization, A, B, C.
@@ -327,6 +337,11 @@ def verify(cache: Path | None = None) -> Dataset:
         ) from error
     columns.verify(folder)
     return dataset
+
+
+def _read_only(values: Floats) -> Floats:
+    values.setflags(write=False)
+    return values
 
 
 def _pointers(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -126,6 +126,14 @@ def test_counts_add_up(dataset: Dataset) -> None:
     assert counts[0].tolist() == [0, 4, 0, 0, 0, 0, 1, 0, 0, 0]
 
 
+def test_counts_and_targets_are_made_once(dataset: Dataset) -> None:
+    assert dataset.counts() is dataset.counts()
+    assert dataset.truth() is dataset.truth()
+    for values in (dataset.counts(), dataset.truth()):
+        with pytest.raises(ValueError, match="read-only"):
+            values[0] = 0.0
+
+
 def test_opens_at_once(dataset: Dataset) -> None:
     start = time.perf_counter()
     store.load_dataset(dataset.folder.parent)
