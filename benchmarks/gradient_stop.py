@@ -2,14 +2,15 @@
 
     python benchmarks/gradient_stop.py --out work/gradient_stop
 
-A study of the group's space (`seed`) with random points, in which every trial runs to its end:
-halving is off, and gradients are watched but stop nothing (`gradient_stop = "observe"`). Afterwards
-the rules of `qm9flow.training.verdicts` are applied to what the monitor had sampled, as a training
-would have applied them, look by look. Two studies: thresholds were chosen on seed 0, and are
-checked on seed 1. Printed for each: trials caught, by reason, and where; steps and time saved; how
-many of the caught ended among the best 5% of all trials, which would have been a loss; scores of
-the caught and of the others; how many of those no better than a constant prediction were caught.
-The last line is JSON.
+Studies with random points, in which every trial runs to its end: halving is off, and gradients are
+watched but stop nothing (`gradient_stop = "observe"`). Afterwards the rules of
+`qm9flow.training.verdicts` are applied to what the monitor had sampled, as a training would have
+applied them, look by look. Two spaces: `seed`, the group's, and `rough`, the same without what
+keeps trials alive (no clipping, no warm-up, rates up to 1). Thresholds were chosen on seed 0 of
+both, and are checked on seed 1. Printed for each study: trials caught, by reason, and where; steps
+and time saved; how many of the caught ended among the best 5% of all trials, which would have been
+a loss; scores of the caught and of the others; how many of those no better than a constant
+prediction were caught. The last line is JSON.
 
 Time is CPU time of one thread, so that other work on the machine matters little. Trials that became
 NaN or infinite end in any mode; they count as caught, and save only what they trained after that.
@@ -20,6 +21,8 @@ there, and only the rules are applied. `--set VANISHING_RATIO=1e-5` tries anothe
 """
 
 import argparse
+import bisect
+import itertools
 import json
 import sys
 from collections import Counter
@@ -41,9 +44,28 @@ from qm9flow.training.metrics import training_codec, training_sample
 from qm9flow.training.session import look_every
 from qm9flow.tuning.records import TrialRecord, show_study
 
-SEEDS = (0, 1)
+TRAIN_SIZE = 2000
+VAL_SIZE = 500
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Size of a study.
+
+    Attributes:
+        trials: How many.
+        epochs: Of each.
+    """
+
+    trials: int
+    epochs: int
+
+
+PLANS = {"seed": Plan(150, 4), "rough": Plan(60, 3)}
 BEST = 0.05
 """Share of trials whose loss would hurt."""
+HOPELESS = 0.99
+"""Scores from this times a constant's on are no better than the constant."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +103,11 @@ def judged(trial: TrialRecord, recorded: Recorded, study: StudyConfig) -> Judged
     steps = int(trial.alarm_step or 0) if has_died and trial.alarm == "dead" else planned
     if has_died and trial.alarm != "dead":
         steps = max(samples[-1].step, int(trial.alarm_step or 0))
+    at = [sample.step for sample in samples]
     for look in range(1, steps + 1):
         if look % look_every(look) and look % per_epoch:
             continue
-        seen = sum(sample.step < look for sample in samples)
+        seen = bisect.bisect_left(at, look)
         history = samples[max(0, seen - verdicts.HISTORY) : seen]
         verdict = verdicts.judge(history, samples[0].loss)
         if verdict != "healthy":
@@ -94,7 +117,7 @@ def judged(trial: TrialRecord, recorded: Recorded, study: StudyConfig) -> Judged
     return Judged(trial, recorded, steps, reason, steps, total)
 
 
-def read(folder: Path) -> tuple[StudyConfig, list[Judged]]:
+def read(folder: Path) -> list[Judged]:
     """All trials of a study that have ended, judged."""
     study = show_study(stores_in(folder), STUDY)
     found = []
@@ -102,28 +125,29 @@ def read(folder: Path) -> tuple[StudyConfig, list[Judged]]:
         path = folder / "samples" / f"{trial.number:05d}.npz"
         if trial.has_ended and path.exists():
             found.append(judged(trial, load(path), study.config))
-    return study.config, found
+    return found
 
 
 def constant_score(dataset: Dataset, study: StudyConfig) -> float:
-    """`val/score` of zeros, encoded: of the composition's line and a constant."""
+    """`val/score` of the training molecules' mean, encoded: what a network without input learns."""
     config = TrainConfig(split=study.split, train_size=study.train_size, val_size=study.val_size)
     codec, sample = training_codec(config, dataset), training_sample(config, dataset)
     counts, extents = dataset.counts(), dataset.extents
-    columns = [TARGETS.index(name) for name in LEARNED]
-    truth = dataset.truth()[:, columns]
-    here = sample.validation
-    encoded = codec.encode(counts[here], extents[here], truth[here])
-    return float(np.abs(encoded).mean())
+    learned = dataset.truth()[:, [TARGETS.index(name) for name in LEARNED]]
+    train, validation = (
+        codec.encode(counts[part], extents[part], learned[part])
+        for part in (sample.train, sample.validation)
+    )
+    return float(np.abs(validation - train.mean(axis=0)).mean())
 
 
-def summary(trials: Sequence[Judged], hopeless_above: float) -> dict[str, Any]:
+def summary(trials: Sequence[Judged], constant: float) -> dict[str, Any]:
     """The figures of one study."""
     caught = [item for item in trials if item.reason]
     others = [item for item in trials if not item.reason]
     ranked = sorted(trials, key=lambda item: item.score)
     best = ranked[: max(1, round(BEST * len(trials)))]
-    hopeless = [item for item in trials if item.score >= hopeless_above]
+    hopeless = [item for item in trials if item.score >= HOPELESS * constant]
     steps = sum(item.steps for item in trials)
     seconds = sum(item.recorded.total_seconds for item in trials)
     kept = sum(item.seconds for item in trials)
@@ -186,49 +210,51 @@ def table(name: str, trials: Sequence[Judged], figures: dict[str, Any], constant
     return "\n".join(lines)
 
 
+def study_of(space: str, seed: int, trials: int) -> StudyConfig:
+    """Options of one study."""
+    return StudyConfig(
+        n_trials=trials,
+        sampler="random",
+        train_size=TRAIN_SIZE,
+        val_size=VAL_SIZE,
+        max_epochs=PLANS[space].epochs,
+        halving="off",
+        gradient_stop="observe",
+        n_jobs=1,
+        seed=seed,
+        device="cpu",
+    )
+
+
 def main() -> None:
     """Run what is missing, apply the rules, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("work/gradient_stop"))
-    parser.add_argument("--trials", type=int, default=150)
-    parser.add_argument("--train-size", type=int, default=2000)
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument("--space", choices=SPACES, default="seed")
+    parser.add_argument("--spaces", choices=SPACES, nargs="+", default=list(SPACES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--trials", type=int, help="of each study, instead of its own number")
+    parser.add_argument("--only-judge", action="store_true", help="train nothing")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
     parser.add_argument("--figures", type=Path)
-    parser.add_argument("--only-judge", action="store_true", help="train nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for item in options.set:
         name, _, value = item.partition("=")
         setattr(verdicts, name, type(getattr(verdicts, name))(float(value)))
     dataset = open_dataset()
-    results: dict[str, Any] = {}
-    studies: dict[int, list[Judged]] = {}
-    for seed in options.seeds:
-        folder = options.out / f"{options.space}-{seed}"
-        study = StudyConfig(
-            n_trials=options.trials,
-            sampler="random",
-            train_size=options.train_size,
-            val_size=500,
-            max_epochs=options.epochs,
-            halving="off",
-            gradient_stop="observe",
-            n_jobs=1,
-            seed=seed,
-            device="cpu",
-        )
+    constant = constant_score(dataset, study_of("seed", 0, 1))
+    studies: dict[str, list[Judged]] = {}
+    for space, seed in itertools.product(options.spaces, options.seeds):
+        folder = options.out / f"{space}-{seed}"
         if not options.only_judge:
-            run(study, SPACES[options.space], dataset, folder, show)
-        config, trials = read(folder)
-        constant = constant_score(dataset, config)
-        studies[seed] = trials
-        results[str(seed)] = summary(trials, constant)
-        print(table(f"{options.space} {seed}", trials, results[str(seed)], constant))
+            trials = options.trials or PLANS[space].trials
+            run(study_of(space, seed, trials), SPACES[space], dataset, folder, show)
+        studies[f"{space} {seed}"] = read(folder)
+    results = {name: summary(trials, constant) for name, trials in studies.items()}
+    for name, trials in studies.items():
+        print(table(name, trials, results[name], constant))
     if options.figures:
-        draw(studies, options.figures)
+        draw(studies, constant, options.figures)
     print(json.dumps(results))
 
 

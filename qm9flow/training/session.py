@@ -36,7 +36,7 @@ FORWARD_SHARE = 1 / 3
 _SAID: dict[StopReason, str] = {
     "dead": "the gradients became NaN or infinite",
     "exploding": "loss or gradients exploded",
-    "dead_relu": "no input reaches the weights any more, all units of a layer are dead",
+    "dead_relu": "units are dead: many layers have had a gradient of exactly zero",
     "vanishing": "the gradients vanished on their way to the first layers",
 }
 _OPTIMIZER = "optimizer/"

@@ -28,10 +28,11 @@ VANISHING_RATIO = 1e-6
 Healthy networks lie between 1e-2 and 1e2; at 1e-6 the early layers of a network under plain
 gradient descent stand still for all of a training."""
 
-SILENT_SHARE = 0.5
+SILENT_SHARE = 0.4
 """A sample in which more than this share of layers has a gradient of exactly zero is silent: the
 units behind them are dead for every input. One dead layer is no reason to stop: where what went in
-is added to what comes out, the network goes on as a shallower one, and may do well."""
+is added to what comes out, the network goes on as a shallower one, and may do well.
+`docs/gradients.md` has what other shares would have caught."""
 
 SILENT_MOLECULES = 64
 """Molecules that silent samples in a row must have seen: the few atoms of one may all lie where a
@@ -41,10 +42,10 @@ EXPLODING_RATIO = 1e4
 """Norm of the whole gradient relative to the median of the samples before, in each of
 `CONSECUTIVE` samples and growing. Batches differ by a factor of ten at most."""
 
-EXPLODING_LOSS = 1e3
+EXPLODING_LOSS = 1e2
 """Loss of a step relative to the first one's. On encoded targets the first loss is of order one,
-what a constant gives; a network a thousand times worse than a constant does not come back in the
-length of a trial."""
+what a constant gives; a network a hundred times worse than a constant for `CONSECUTIVE` samples
+does not come back in the length of a trial."""
 
 HISTORY = 64
 """Samples that are remembered for the median norm."""
@@ -84,7 +85,7 @@ class Sample:
 
     @property
     def is_silent(self) -> bool:
-        """Whether most layers have no gradient at all."""
+        """Whether many layers have no gradient at all."""
         return float(np.mean(self.gradient_rms == 0)) > SILENT_SHARE
 
     @property
