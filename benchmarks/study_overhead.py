@@ -16,9 +16,10 @@ everything else that a worker does or waits for is overhead:
 | between epochs | the worker waits: its events travel, are put on record, the next epoch is asked |
 | between trials | the same, and the trial is ended, the next one asked of the sampler and begun |
 
-`share` is overhead over the slots' time, to be at most 0.05; a slot's time runs from its first
-epoch to its last one, and one more gap for the trial that ends there. Starting Ray and its workers,
-and slots that stand idle because no trial is left, are given apart: they do not grow with a study.
+`share` is overhead over the slots' time, to be at most 0.05. A worker's first trial is left out: it
+loads code, which takes a second. From then on a slot's time runs to its last epoch, and one more
+gap for the trial that ends there. Starting Ray and its workers, and slots that stand idle because
+no trial is left, are given apart: they do not grow with a study.
 
 `coordinator`: trials a second of the coordinator alone, at studies that have so many finished
 trials. Its executor trains nothing: it answers at once with the events of one real training,
@@ -129,13 +130,13 @@ class Slot:
     """One worker's time, in seconds.
 
     Attributes:
-        trials: That it has trained.
+        trials: That it has trained after its first one.
         training: Inside epochs.
         set_up: Beside them in the worker.
         between_epochs: Waiting inside trials.
         between_trials: Waiting from trial to trial, with a gap of average length for the last one.
         ended: When its last epoch ended, of `time.monotonic`.
-        began: When its first one began.
+        began: When its first one began, of the first trial.
     """
 
     trials: int
@@ -149,7 +150,10 @@ class Slot:
     @classmethod
     def read(cls, path: Path) -> "Slot":
         """From what a worker wrote."""
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        every = [json.loads(line) for line in path.read_text().splitlines()]
+        lines = [line for line in every if line["number"] != every[0]["number"]]
+        if not lines:
+            raise SystemExit("a worker trained no second trial: raise --trials")
         gaps: dict[bool, list[float]] = {True: [], False: []}
         for before, after in pairwise(lines):
             gaps[before["number"] == after["number"]].append(after["began"] - before["ended"])
@@ -160,7 +164,7 @@ class Slot:
             set_up=sum(line["ended"] - line["began"] for line in lines) - training,
             between_epochs=sum(gaps[True]),
             between_trials=mean(gaps[False] or [0.0]) * (len(gaps[False]) + 1),
-            began=lines[0]["began"],
+            began=every[0]["began"],
             ended=lines[-1]["ended"],
         )
 
