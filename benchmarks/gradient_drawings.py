@@ -16,6 +16,7 @@ FIRST_STEPS = 400
 """Steps that a diagram shows."""
 FLOOR = 1e-13
 """Where a gradient of exactly zero is drawn."""
+CEILING = 1e5
 
 COLOURS = {
     "vanishing": "#e08214",
@@ -45,8 +46,13 @@ def chosen(studies: Mapping[str, Sequence[Any]]) -> list[tuple[str, Any]]:
             pair for pair in trials if pair[1].reason == reason and 8 < pair[1].step <= FIRST_STEPS
         ]
         if of:
-            found.append(max(of, key=lambda pair: len(pair[1].recorded.layers)))
+            found.append(max(of, key=lambda pair: _interest(pair[1])))
     return found
+
+
+def _interest(item: Any) -> tuple[int, int]:
+    """Layers, and steps to see, at most `FIRST_STEPS`."""
+    return len(item.recorded.samples[0].gradient_rms), min(item.steps, FIRST_STEPS)
 
 
 def draw_diagrams(studies: Mapping[str, Sequence[Any]], path: Path) -> None:
@@ -56,7 +62,7 @@ def draw_diagrams(studies: Mapping[str, Sequence[Any]], path: Path) -> None:
     row = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for axes, (name, item) in zip(row, shown, strict=True):
         _diagram(axes, name, item)
-    row[0].set_ylabel("root mean square gradient; lowest line: exactly zero")
+    row[0].set_ylabel("root mean square (bottom: exactly zero)")
     layers = figure.colorbar(
         _mappable(), ax=list(row), shrink=0.85, ticks=[0.0, 1.0], label="layer"
     )
@@ -80,7 +86,7 @@ def _diagram(axes: Axes, name: str, item: Any) -> None:
         colour = colormaps["viridis"](layer / max(1, count - 1))
         axes.plot(steps, sizes[:, layer], color=colour, linewidth=0.9)
     axes.set_yscale("log")
-    axes.set_ylim(FLOOR / 3, None)
+    axes.set_ylim(FLOOR / 3, CEILING)
     params = item.trial.params
     if item.reason is not None:
         axes.axvline(item.step, color="#b2182b", linewidth=1.4)
@@ -110,8 +116,10 @@ def draw_scores(studies: Mapping[str, Sequence[Any]], constant: float, path: Pat
         axes.set_title(f"{name}: {len(trials)} trials", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
     row[0].set_ylim(0.2, top * 1.03)
-    row[0].set_ylabel(
-        "best validation score (dashed: a constant; shaded: best 5%;\nat the top: worse, or none)"
+    row[0].set_ylabel("best validation score")
+    figure.supxlabel(
+        "dashed: a constant prediction; shaded: the best 5%; at the top: worse scores, or none",
+        fontsize=8,
     )
     figure.savefig(path, dpi=90, metadata={"Software": None})
 

@@ -106,6 +106,7 @@ class Recorder(InProcessExecutor):
         folder.mkdir(parents=True, exist_ok=True)
         self._number = -1
         self._kept: Recorded | None = None
+        self._layers: tuple[str, ...] = ()
         self._samples: list[Sample] = []
         self._seconds: list[float] = []
         self._spent, self._began = 0.0, 0.0
@@ -128,11 +129,11 @@ class Recorder(InProcessExecutor):
 
     def collect(self) -> list[Answer]:
         """Train an epoch, and keep its samples."""
-        recorder, layers = self, [()]
+        recorder = self
 
         def take(monitor: GradientMonitor, step: int, molecules: int, row: npt.NDArray) -> None:  # type: ignore[type-arg]
             recorder._inner(monitor, step, molecules, row)
-            layers[0] = monitor.flat.layers
+            recorder._layers = monitor.flat.layers
             recorder._samples.append(monitor.history[-1])
             recorder._seconds.append(recorder._spent + time.process_time() - recorder._began)
 
@@ -144,10 +145,10 @@ class Recorder(InProcessExecutor):
             GradientMonitor._take = self._inner  # type: ignore[method-assign]
         self._spent += time.process_time() - self._began
         if self._samples:
-            save(self.path(self._number), self._joined(layers[0]))
+            save(self.path(self._number), self._joined())
         return answers
 
-    def _joined(self, layers: tuple[str, ...]) -> Recorded:
+    def _joined(self) -> Recorded:
         """Samples of this start, after those of an earlier one that come before them."""
         samples, seconds = list(self._samples), list(self._seconds)
         if self._kept is not None:
@@ -158,8 +159,7 @@ class Recorder(InProcessExecutor):
             ]
             samples = [sample for sample, _ in earlier] + samples
             seconds = [second for _, second in earlier] + seconds
-            layers = layers or self._kept.layers
-        return Recorded(layers, tuple(samples), np.array(seconds), self._spent)
+        return Recorded(self._layers, tuple(samples), np.array(seconds), self._spent)
 
 
 def stores_in(folder: Path) -> Stores:
