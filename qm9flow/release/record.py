@@ -17,7 +17,7 @@ from qm9flow.properties import TARGET_SETS
 from qm9flow.release.export import Parity
 from qm9flow.targets import TargetCodec
 
-FORMAT = 4
+FORMAT = 5
 """Number of the format that is written."""
 
 
@@ -41,10 +41,19 @@ def _without_heads(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"train": before_heads(train)} if isinstance(train, dict) else data
 
 
+def _at_full_size(data: dict[str, Any]) -> dict[str, Any]:
+    """Up to format 4 no training set grew, and gradients stopped nothing but explosions."""
+    train = data.get("train")
+    if not isinstance(train, dict):
+        return data
+    return data | {"train": {**train, "growth": 0, "gradient_stop": "observe"}}
+
+
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: _with_spread,
     2: _from_fresh_weights,
     3: _without_heads,
+    4: _at_full_size,
 }
 """From what a format held to what the next one holds, by the older one's number."""
 

@@ -227,6 +227,23 @@ class Books:
         epoch = max(found.intermediate_values, default=0)
         return self._halved(trial.number, epoch) if epoch else None
 
+    def may_end(self, trial: RunningTrial, event: Event) -> bool:
+        """Whether what a training said could end its trial, found without writing anything.
+
+        Args:
+            trial: The trial.
+            event: What it said.
+
+        Returns:
+            False if `take` will surely let it go on.
+        """
+        if isinstance(event, Failed | Finished):
+            return True
+        if not isinstance(event, EpochEnded):
+            return False
+        score = event.metrics["val/score"]
+        return not math.isfinite(score) or event.epoch in self._rungs
+
     def take(self, trial: RunningTrial, event: Event) -> Outcome | None:
         """Put on record what a training said.
 

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from qm9flow.errors import StudyBusyError, StudyError
 from qm9flow.tracking.study import StudyTracker
 from qm9flow.tuning.books import MAX_RETRIES, Books, Outcome, RunningTrial
-from qm9flow.tuning.executors import Answer, Executor, Job, TrialJob
+from qm9flow.tuning.executors import CHECKPOINT_SECONDS, Answer, Executor, Job, TrialJob
 from qm9flow.tuning.records import (
     NOTE_DROPPED,
     NOTE_PARENT,
@@ -84,6 +84,7 @@ class Coordinator:
         *,
         stop: Callable[[], bool] = _never,
         progress: Progress = _silent,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ) -> None:
         """Nothing is started yet.
 
@@ -93,18 +94,22 @@ class Coordinator:
             executor: Who trains.
             stop: Whether to end after the epochs in flight. Whoever sets it handles the signals.
             progress: Told after each trial how many have ended, of how many.
+            checkpoint_seconds: Between two checkpoints of a trial, at least.
         """
         self._study = study
         self._tracker = tracker
         self._executor = executor
         self._stop = stop
         self._progress = progress
+        self._checkpoint_seconds = checkpoint_seconds
         self._books = Books(study, tracker)
         limit = study.sampler.size
         wanted = study.config.n_trials
         self._total = wanted if limit is None else min(wanted, limit)
         self._pending: deque[int] = deque()
         self._again: deque[RunningTrial] = deque()
+        self._ready: deque[RunningTrial] = deque()
+        self._ended: list[tuple[RunningTrial, Outcome]] = []
         self._owed: list[tuple[RunningTrial, Outcome]] = []
         self._known: list[TrialRecord] = []
         self._dropped: set[int] = set()
@@ -140,8 +145,12 @@ class Coordinator:
                 self._check_lease()
                 for answer in answers:
                     self._take(answer)
+                if self._executor.works_beside:
+                    self._fill()  # before the books of those that ended: no slot waits for them
+                self._settle_ended()
                 self._pay()
                 self._fill()
+                self._prepare()
                 if not answers and not self._running:
                     time.sleep(PAUSE_SECONDS)
         except BaseException:
@@ -149,7 +158,7 @@ class Coordinator:
             raise
         finally:
             self._executor.shut_down()
-        for trial in self._again:
+        for trial in (*self._again, *self._ready):
             self._books.interrupt(trial)
         for number in self._pending:
             self._books.set_aside(number)
@@ -160,16 +169,18 @@ class Coordinator:
         """Leave no run RUNNING behind an error or a second Ctrl-C, if stores still answer."""
         if self._study.lease.is_lost:
             return
-        for trials in self._running.values():
-            for trial in trials.values():
-                with contextlib.suppress(StudyError):
-                    self._books.interrupt(trial)
+        running = [trial for trials in self._running.values() for trial in trials.values()]
+        ended = [trial for trial, _ in self._ended]
+        for trial in (*running, *ended, *self._again, *self._ready):
+            with contextlib.suppress(StudyError):
+                self._books.interrupt(trial)
 
     def _result(self, seconds: float) -> StudyResult:
         study = self._study
         records = self._records()
         ending: StudyEnding = "complete"
-        if self._pending or self._again or sum(item.has_ended for item in records) < self._total:
+        left = self._pending or self._again or self._ready
+        if left or sum(item.has_ended for item in records) < self._total:
             ending = "interrupted" if self._has_turned_down else "timeout"
         elif self._total < study.config.n_trials:
             ending = "exhausted"
@@ -206,7 +217,7 @@ class Coordinator:
             self._start(slot, trial)
 
     def _start(self, slot: int, trial: RunningTrial) -> None:
-        job = TrialJob(trial.number, trial.config, trial.checkpoint)
+        job = TrialJob(trial.number, trial.config, trial.checkpoint, self._checkpoint_seconds)
         trial.checkpoint = None
         self._executor.start(slot, Job((job,)))
         self._executor.advance(slot)
@@ -215,8 +226,8 @@ class Coordinator:
         while not self._is_stopping() and time.monotonic() < self._deadline:
             if not self._tracker.is_reachable():
                 return None  # a trial without a run would be lost to MLflow
-            if self._again:
-                return self._again.popleft()
+            if at_hand := self._again or self._ready:
+                return at_hand.popleft()
             if self._pending:
                 trial = self._books.resume(self._pending.popleft())
                 outcome = self._books.decided(trial)
@@ -232,6 +243,17 @@ class Coordinator:
                 return None
         return None
 
+    def _prepare(self) -> None:
+        """Ask for a trial and put it on record while all slots train, for the first to be free.
+
+        Where trials run one after another, the next one is asked for when the last one is told, so
+        that a study draws the same points however often it is interrupted.
+        """
+        if self._executor.works_beside and self._running and not (self._ready or self._again):
+            trial = self._next_trial()
+            if trial is not None:
+                self._ready.append(trial)
+
     def _has_run(self, trial: RunningTrial) -> bool:
         """Whether a trial can begin; one that MLflow could make no run for waits until it can."""
         if trial.tracker.run_id or self._tracker.is_reachable():
@@ -246,7 +268,7 @@ class Coordinator:
         """
         if self._is_stopping():
             return False
-        is_left = self._again or self._pending or self._begun() < self._total
+        is_left = self._again or self._ready or self._pending or self._begun() < self._total
         is_hindered = not self._executor.idle() or not self._tracker.is_reachable()
         return bool(self._owed or (is_left and is_hindered and time.monotonic() < self._deadline))
 
@@ -270,8 +292,18 @@ class Coordinator:
             )
 
     def _take(self, answer: Answer) -> None:
-        """Follow what a slot has trained, then let it go on, or not."""
+        """Follow what a slot has trained, then let it go on, or not.
+
+        Where it surely goes on it is told so first, and trains while the books are written.
+        """
         trials = self._running[answer.slot]
+        goes_on = not self._is_stopping() and not any(
+            self._books.may_end(trials[item.number], item.event)
+            for item in answer.events
+            if item.number in trials
+        )
+        if goes_on:
+            self._executor.advance(answer.slot)
         for item in answer.events:
             trial = trials.get(item.number)
             if trial is None:
@@ -285,7 +317,9 @@ class Coordinator:
                 self._books.retry(trial)
                 self._again.append(trial)
             else:
-                self._settle(trial, outcome)
+                self._ended.append((trial, outcome))
+        if goes_on:
+            return
         if trials and self._is_stopping():
             for trial in list(trials.values()):
                 self._executor.close(answer.slot, trial.number)
@@ -295,6 +329,10 @@ class Coordinator:
             self._executor.advance(answer.slot)
         else:
             del self._running[answer.slot]
+
+    def _settle_ended(self) -> None:
+        while self._ended:
+            self._settle(*self._ended.pop(0))
 
     def _settle(self, trial: RunningTrial, outcome: Outcome, again: bool = False) -> None:
         settle = self._books.settle_again if again else self._books.settle

@@ -5,16 +5,18 @@ said, and waits. So a coordinator that looks at the events decides whether anoth
 at all.
 """
 
+import dataclasses
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
 
 from qm9flow.config import TrainConfig
 from qm9flow.data.store import Dataset
 from qm9flow.errors import CheckpointError, Qm9FlowError
-from qm9flow.training.events import CheckpointReady, EpochEnded, Event, Failed, Finished
+from qm9flow.training.events import CheckpointReady, EpochEnded, Event, Failed, Started
 from qm9flow.training.fit import fit
 
 TRAINING_ERRORS = (
@@ -35,6 +37,13 @@ TRIALS_PER_GPU = 4
 """Trials that share a GPU where nothing else was said. A network of this size leaves most of one
 idle."""
 
+NEVER = 100_000
+"""Epochs between two checkpoints that only the last one ends."""
+
+CHECKPOINT_SECONDS = 10.0
+"""Of training between two checkpoints of a trial, at least. A checkpoint of megabytes after each
+epoch of a second would cost more than what it may save."""
+
 log = logging.getLogger(__name__)
 
 
@@ -46,11 +55,13 @@ class TrialJob:
         number: Of the trial.
         config: What to train.
         checkpoint: Where to go on, None to start anew.
+        checkpoint_seconds: Between two checkpoints, at least; 0 gives one after every epoch.
     """
 
     number: int
     config: TrainConfig
     checkpoint: bytes | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,12 @@ class Executor(ABC):
 
     For each slot: `start`, then in turn `advance` and, when it has answered, `collect`, until all
     trials have ended or are closed. At most one epoch is in flight in a slot.
+
+    Attributes:
+        works_beside: Whether slots train while the coordinator does something else.
     """
+
+    works_beside = False
 
     @abstractmethod
     def idle(self) -> tuple[int, ...]:
@@ -170,6 +186,38 @@ class Placement:
 Stream = Generator[Event, None, None]
 
 
+@dataclass
+class _Training:
+    """A trial in its slot.
+
+    Attributes:
+        job: What is trained.
+        stream: What the training says, None before it is asked for anything.
+        kept: When its last checkpoint was given, or it began.
+        is_due: Whether the epoch that has just ended is followed by a checkpoint.
+    """
+
+    job: TrialJob
+    stream: Stream | None = None
+    kept: float = field(default_factory=time.monotonic)
+    is_due: bool = False
+
+    def epoch(self, dataset: Dataset) -> Iterator[Event]:
+        """Train until the next event would cost another epoch, or never comes."""
+        if self.stream is None:
+            self.stream = _open(self.job, dataset, lambda: self.is_due)
+        for event in self.stream:
+            if isinstance(event, CheckpointReady):
+                if not self.is_due:
+                    continue  # of the last epoch, whose model comes next
+                self.is_due, self.kept = False, time.monotonic()
+            if isinstance(event, EpochEnded):
+                self.is_due = time.monotonic() - self.kept >= self.job.checkpoint_seconds
+            yield event
+            if not self.is_due and not isinstance(event, Started):
+                return
+
+
 class InProcessExecutor(Executor):
     """One slot, in this process: an epoch is trained inside `collect`."""
 
@@ -180,7 +228,7 @@ class InProcessExecutor(Executor):
             dataset: All molecules.
         """
         self._dataset = dataset
-        self._trials: dict[int, tuple[TrialJob, Stream | None]] = {}
+        self._trials: dict[int, _Training] = {}
         self._asked: deque[int] = deque()
 
     def idle(self) -> tuple[int, ...]:
@@ -200,7 +248,7 @@ class InProcessExecutor(Executor):
         """
         assert slot == 0, f"there is no slot {slot}"
         assert not self._trials, "the slot is not empty"
-        self._trials = {item.number: (item, None) for item in job.trials}
+        self._trials = {item.number: _Training(item) for item in job.trials}
 
     def advance(self, slot: int) -> None:
         """Ask for an epoch.
@@ -228,16 +276,9 @@ class InProcessExecutor(Executor):
         return [Answer(slot, tuple(events))]
 
     def _epoch(self, number: int) -> list[Event]:
-        job, stream = self._trials[number]
         events: list[Event] = []
         try:
-            if stream is None:
-                stream = _open(job, self._dataset)
-                self._trials[number] = (job, stream)
-            for event in stream:
-                events.append(event)
-                if _is_pause(event, job.config):
-                    break
+            events.extend(self._trials[number].epoch(self._dataset))  # also what precedes a crash
         except TRAINING_ERRORS as error:
             log.error("the training of trial %d crashed", number, exc_info=error)
             events.append(Failed("crash", f"{type(error).__name__}: {error}"))
@@ -250,9 +291,9 @@ class InProcessExecutor(Executor):
             slot: 0.
             number: Of the trial.
         """
-        _, stream = self._trials.pop(number, (None, None))
-        if stream is not None:
-            stream.close()
+        training = self._trials.pop(number, None)
+        if training is not None and training.stream is not None:
+            training.stream.close()
 
     def shut_down(self) -> None:
         """Drop all trials."""
@@ -261,17 +302,11 @@ class InProcessExecutor(Executor):
         self._asked.clear()
 
 
-def _open(job: TrialJob, dataset: Dataset) -> Stream:
+def _open(job: TrialJob, dataset: Dataset, wants_checkpoint: Callable[[], bool]) -> Stream:
     """A checkpoint that cannot be used costs time, not the trial."""
+    config = dataclasses.replace(job.config, checkpoint_every=NEVER)
     try:
-        return fit(job.config, dataset, checkpoint=job.checkpoint)
+        return fit(config, dataset, checkpoint=job.checkpoint, wants_checkpoint=wants_checkpoint)
     except CheckpointError as error:
         log.warning("trial %d starts anew, its checkpoint cannot be used: %s", job.number, error)
-        return fit(job.config, dataset)
-
-
-def _is_pause(event: Event, config: TrainConfig) -> bool:
-    """Whether the next event would cost another epoch, or never comes."""
-    if isinstance(event, EpochEnded):
-        return event.epoch % config.checkpoint_every != 0
-    return isinstance(event, CheckpointReady | Finished | Failed)
+        return fit(config, dataset, wants_checkpoint=wants_checkpoint)

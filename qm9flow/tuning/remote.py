@@ -86,6 +86,8 @@ class _Slot:
 class RayExecutor(Executor):
     """One actor a slot; a lost one is replaced wherever Ray finds room."""
 
+    works_beside = True
+
     def __init__(self, dataset: Dataset, placement: Placement) -> None:
         """Start or join Ray, and start the workers; they get ready meanwhile.
 

@@ -92,6 +92,7 @@ def run_study(
             stores, name, to_dict(config), previous_parent=study.previous_parent
         )
         worker = executor or InProcessExecutor(dataset)
+        options = {"checkpoint_seconds": 0.0, **options}  # epochs here take less than a second
         result = Coordinator(study, tracker, worker, **options).run()
         ended = result.ending in ("complete", "exhausted")
         tracker.finish("FINISHED" if ended else "KILLED")
