@@ -34,7 +34,7 @@ units behind them are dead for every input. One dead layer is no reason to stop:
 is added to what comes out, the network goes on as a shallower one, and may do well.
 `docs/gradients.md` has what other shares would have caught."""
 
-SILENT_MOLECULES = 64
+SILENT_MOLECULES = 16
 """Molecules that silent samples in a row must have seen: the few atoms of one may all lie where a
 narrow layer is flat, and the next one's do not."""
 

@@ -66,7 +66,8 @@ def test_single_molecules_must_agree_for_longer() -> None:
     silent = sample(rms=SILENT, molecules=1)
     assert judge([silent] * (SILENT_MOLECULES - 1), 1.0) == "healthy"
     assert judge([silent] * SILENT_MOLECULES, 1.0) == "dead_relu"
-    woken = [silent] * 40 + [sample(molecules=1)] + [silent] * 40
+    almost = [silent] * (SILENT_MOLECULES - 1)
+    woken = [*almost, sample(molecules=1), *almost]
     assert judge(woken, 1.0) == "healthy"
 
 
