@@ -68,6 +68,7 @@ def wait_until_gone(pattern: str, seconds: float = 20.0) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_the_numbers_of_this_process(stores: Stores, dataset: Dataset, tmp_path: Path) -> None:
     config = small_config(n_trials=4, **EVEN)
     result = run_study(stores, dataset, config, executor=RayExecutor(dataset, Placement(2)))
@@ -90,6 +91,7 @@ def test_a_trial_whose_worker_dies_is_trained_again(stores: Stores, dataset: Dat
     assert comparable(trials) == comparable(alone.trials)
 
 
+@pytest.mark.slow
 def test_a_trial_that_takes_every_worker_along_fails_in_the_end(
     stores: Stores, dataset: Dataset
 ) -> None:

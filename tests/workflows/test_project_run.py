@@ -30,6 +30,8 @@ SMALL = {
     "final_minutes": "0.1",
     "seed_pretrained": "false",
 }
+ONE_BY_ONE = {"n_jobs": "1"}
+"""In the process itself: starting Ray takes longer than these trials."""
 EVALUATION = {
     "evaluation.json",
     "evaluation.md",
@@ -82,7 +84,7 @@ def runs_of(folder: Path) -> tuple[list[Run], list[Run]]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which a small study has run to its end."""
     folder = tmp_path_factory.mktemp("project")
-    done = project(folder, **SMALL)
+    done = project(folder, **SMALL, **ONE_BY_ONE)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
