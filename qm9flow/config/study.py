@@ -36,8 +36,8 @@ class StudyConfig:
     split: SplitName = "seed"
     """The split that trials and the final training use."""
     n_jobs: Annotated[int | None, between(1, 100_000)] = None
-    """Trials at a time; 1 runs them in this process, None as many as the machine or the cluster
-    holds."""
+    """Trials at a time; 1 runs them in this process if no cluster is named, None as many as the
+    machine or the cluster holds."""
     gpus_per_trial: Annotated[float | None, between(0, 64)] = None
     """Share of a GPU that a trial takes; None shares the GPUs out among `n_jobs`, 0 takes none."""
     study_name: str | None = None

@@ -64,7 +64,8 @@ def draw_history(trials: Sequence[TrialRecord], title: str) -> Figure | str:
     axes.set_xlim(-margin, last + margin)
     axes.set_xlabel("trial")
     axes.set_ylabel(SCORE)
-    figure.legend(fontsize=9, ncols=3, loc="outside lower center", frameon=False)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(fontsize=9, ncols=3, loc="outside lower center", frameon=False)
     return figure
 
 

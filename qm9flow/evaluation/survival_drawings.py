@@ -22,11 +22,12 @@ def saved_share(trials: Sequence[TrialRecord], max_epochs: int) -> float:
         max_epochs: What each could have done.
 
     Returns:
-        Epochs not trained, of all that the ended trials could have trained, 0 to 1.
+        Epochs that pruned trials did not train, of all that the ended trials could have trained,
+        0 to 1.
     """
-    ended = [trial for trial in trials if trial.has_ended]
-    full = max_epochs * len(ended)
-    return 1.0 - sum(trial.epochs for trial in ended) / full if full else 0.0
+    full = max_epochs * sum(trial.has_ended for trial in trials)
+    pruned = [trial for trial in trials if trial.state == "pruned"]
+    return sum(max_epochs - trial.epochs for trial in pruned) / full if full else 0.0
 
 
 def draw_survival(

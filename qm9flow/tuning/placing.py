@@ -3,13 +3,14 @@
 import importlib.util
 import logging
 import math
+import socket
 
 import torch
 
 from qm9flow.config import StudyConfig
 from qm9flow.cores import usable_cores
 from qm9flow.data.store import Dataset
-from qm9flow.errors import ConfigError, DependencyError
+from qm9flow.errors import ConfigError, DependencyError, StudyError
 from qm9flow.training.device import pick_device
 from qm9flow.tuning.executors import (
     TRIALS_PER_GPU,
@@ -17,6 +18,12 @@ from qm9flow.tuning.executors import (
     InProcessExecutor,
     Placement,
 )
+
+MAX_TRIALS_A_CORE = 4
+"""More of them would only wait for each other, each with a process of its own."""
+
+KNOCK_SECONDS = 5.0
+"""For a cluster to take a connection."""
 
 log = logging.getLogger(__name__)
 
@@ -32,18 +39,21 @@ def place(study: StudyConfig) -> Placement | None:
         trials on a cluster, as many as it holds.
 
     Raises:
-        ConfigError: More of a GPU is asked for than there is.
+        ConfigError: More of a GPU is asked for than there is, or more trials at a time than the
+            machine can bear.
+        StudyError: Nobody listens at the cluster's address.
         DependencyError: Ray is asked for and not installed.
     """
     if study.ray_address is not None:
         _require_ray()
+        _knock(study.ray_address)
         gpus = study.gpus_per_trial
         if gpus is None:
             gpus = 0.0 if study.device == "cpu" else None
         return Placement(study.n_jobs, gpus, address=study.ray_address)
     n_gpus = torch.cuda.device_count() if pick_device(study.device).type == "cuda" else 0
-    fitting = min(_fitting(study.gpus_per_trial, n_gpus), study.n_trials)
-    n_jobs = study.n_jobs or fitting
+    n_jobs = min(study.n_jobs or _fitting(study.gpus_per_trial, n_gpus), study.n_trials)
+    _check_load(n_jobs)
     if n_jobs == 1:
         return None
     if study.n_jobs is None and not _has_ray():
@@ -71,6 +81,34 @@ def open_executor(placement: Placement | None, dataset: Dataset) -> Executor:
     from qm9flow.tuning.remote import RayExecutor
 
     return RayExecutor(dataset, placement)
+
+
+def _check_load(n_jobs: int) -> None:
+    cores = usable_cores()
+    most = MAX_TRIALS_A_CORE * cores
+    if n_jobs > most:
+        raise ConfigError(f"n_jobs is {n_jobs}, this machine has {cores} cores: at most {most}")
+    if n_jobs > cores:
+        log.warning("%d trials at a time share %d cores", n_jobs, cores)
+
+
+def _knock(address: str) -> None:
+    """Refuse an address where nobody listens: Ray itself would try for minutes."""
+    if "://" in address:
+        raise StudyError(
+            f"ray_address is {address}: the coordinator takes part in the cluster, so start it on "
+            "one of its machines, with ray_address auto"
+        )
+    if address == "auto":
+        return  # which Ray looks up at once
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(f"ray_address is {address!r}: it is auto, or a machine's name:port")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS):
+            pass
+    except (OSError, OverflowError) as error:
+        raise StudyError(f"cannot use Ray at {address}: {error}") from error
 
 
 def _fitting(share: float | None, n_gpus: int) -> int:

@@ -40,6 +40,18 @@ def rungs_of(study: StudyConfig) -> tuple[int, ...]:
     return () if study.halving == "off" else rungs(study.max_epochs)
 
 
+def growth_of(study: StudyConfig) -> int:
+    """How often the training set of a study's trials triples on the way.
+
+    Args:
+        study: Its options.
+
+    Returns:
+        Once a rung where the size grows, else 0.
+    """
+    return len(rungs_of(study)) if study.halving == "train_size" else 0
+
+
 def goes_on(score: float, others: Iterable[float], reduction: int = REDUCTION) -> bool:
     """Whether a trial at a rung goes on.
 

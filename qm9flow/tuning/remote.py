@@ -7,7 +7,6 @@ nothing about trials: a lost worker is an answer like any other, and the coordin
 import logging
 import os
 import signal
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -43,9 +42,6 @@ ADVICE = (
 )
 """What is wrong most often where a cluster was named."""
 
-KNOCK_SECONDS = 5.0
-"""For a cluster to take a connection."""
-
 WAIT_SECONDS = 1.0
 """At most, for an answer; then the coordinator looks whether it is to stop."""
 
@@ -54,14 +50,6 @@ STORE_BYTES = 200 * 2**20
 
 MAX_STILLBORN = 3
 """Workers in a row that may die before their first answer; then something else is wrong."""
-
-LOST = (
-    ray.exceptions.RayActorError,
-    ray.exceptions.NodeDiedError,
-    ray.exceptions.WorkerCrashedError,
-    ray.exceptions.ObjectLostError,
-    ray.exceptions.TaskUnschedulableError,
-)
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +92,8 @@ class RayExecutor(Executor):
         placement = self._placement = _settled(placement)
         self._digest = dataset.digest
         self._stillborn = 0
+        self._home = ray.get_runtime_context().get_node_id()
+        self._is_cut_off = False
         self._fetch = None if placement.address is None else _shipped(dataset)
         self._actor: Any = ray.remote(
             num_cpus=placement.threads,
@@ -164,7 +154,8 @@ class RayExecutor(Executor):
             All answers that are there. That of a worker which died says so for each of its trials.
 
         Raises:
-            StudyError: One worker after another dies before it is ready.
+            StudyError: One worker after another dies before it is ready, or Ray has died on this
+                machine.
         """
         waiting = {
             ref: number
@@ -176,8 +167,20 @@ class RayExecutor(Executor):
             return []
         ray.wait(list(waiting), num_returns=1, timeout=WAIT_SECONDS)
         there, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
+        if not there:
+            self._check_home()
         answers = [self._take(waiting[ref], ref) for ref in there]
         return [answer for answer in answers if answer is not None]
+
+    def _check_home(self) -> None:
+        """Notice that this machine's own daemon is gone: no answer would ever come."""
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        if self._home not in alive:
+            self._is_cut_off = True
+            raise StudyError(
+                "Ray's daemon on this machine has died, and its workers with it; start the study "
+                "again: it goes on where it was"
+            )
 
     def _take(self, number: int, ref: Any) -> Answer | None:
         slot = self._slots[number]
@@ -185,7 +188,7 @@ class RayExecutor(Executor):
             value = ray.get(ref)
         except ray.exceptions.OutOfMemoryError as error:
             return self._lose(number, "out_of_memory", error)
-        except (*LOST, ray.exceptions.RayTaskError) as error:
+        except ray.exceptions.RayError as error:
             return self._lose(number, "crash", error)
         if ref is slot.ready:
             _check_version(value)
@@ -227,6 +230,8 @@ class RayExecutor(Executor):
 
     def shut_down(self) -> None:
         """End the workers, and Ray where it was started for them."""
+        if self._is_cut_off:
+            return  # Ray would end this process at once, before records are closed
         for slot in self._slots:
             with suppress(ray.exceptions.RayError):
                 ray.kill(slot.actor)
@@ -244,7 +249,6 @@ def _connect(placement: Placement) -> None:
             "include_dashboard": False,
         }
     else:
-        _knock(placement.address)
         options |= {"address": placement.address}
     for name, value in RAY_OPTIONS.items():
         os.environ.setdefault(name, value)
@@ -260,27 +264,6 @@ def _connect(placement: Placement) -> None:
             where = "here" if placement.address is None else f"at {placement.address}"
             advice = "" if placement.address is None else ADVICE
             raise StudyError(f"cannot use Ray {where}: {_first_lines(error)}{advice}") from error
-
-
-def _knock(address: str) -> None:
-    """Refuse an address where nobody listens: Ray itself would try for minutes.
-
-    Raises:
-        StudyError: Nobody does, or it is an address for Ray's client.
-    """
-    if "://" in address:
-        raise StudyError(
-            f"ray_address is {address}: the coordinator takes part in the cluster, so start it on "
-            "one of its machines, with ray_address auto"
-        )
-    host, _, port = address.rpartition(":")
-    if not port.isdigit():
-        return  # "auto", which Ray looks up at once
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS):
-            pass
-    except OSError as error:
-        raise StudyError(f"cannot use Ray at {address}: {error.strerror or error}") from error
 
 
 def _settled(placement: Placement) -> Placement:

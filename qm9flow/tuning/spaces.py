@@ -390,7 +390,7 @@ def to_train_config(
         train_size=study.train_size,
         val_size=study.val_size,
         max_epochs=study.max_epochs,
-        growth=len(pruning.rungs_of(study)) if study.halving == "train_size" else 0,
+        growth=pruning.growth_of(study),
         max_minutes=study.trial_minutes,
         device=study.device,
         gradient_stop=study.gradient_stop,

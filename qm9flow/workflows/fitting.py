@@ -11,6 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from qm9flow.config import StudyConfig
+from qm9flow.cores import usable_cores
 from qm9flow.data.store import Dataset
 from qm9flow.errors import StudyError
 from qm9flow.tracking.stores import Stores
@@ -129,7 +130,7 @@ def _side_by_side(placement: Placement | None) -> float:
     if placement is None:
         return 1.0
     slots = float(placement.slots or 1)
-    return slots * placement.gpus if placement.gpus else slots
+    return slots * placement.gpus if placement.gpus else min(slots, float(usable_cores()))
 
 
 def _train_size(study: StudyConfig, rate: float) -> int:

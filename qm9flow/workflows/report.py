@@ -80,7 +80,9 @@ def _where(placement: Placement | None) -> str:
         return "one trial at a time, in this process"
     share = f", {placement.gpus:g} GPU each" if placement.gpus else ""
     where = f"on the cluster at {placement.address}" if placement.address else "on this machine"
-    many = f"{placement.slots} trials" if placement.slots else "as many trials as it holds"
+    if placement.slots is None:
+        return f"as many trials at a time as the cluster at {placement.address} holds{share}"
+    many = "one trial" if placement.slots == 1 else f"{placement.slots} trials"
     return f"{many} at a time, {where}{share}"
 
 

@@ -7,15 +7,18 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from accounts import check_ended, comparable
 from small_study import run_study, small_config, stores_at
 
-from qm9flow.data.store import Dataset
-from qm9flow.errors import StudyError
-from qm9flow.tracking.stores import Stores
+from qm9flow.config import StudyConfig
+from qm9flow.data.store import Dataset, open_dataset
+from qm9flow.errors import ConfigError, StudyError
+from qm9flow.tracking.stores import Stores, connect
 from qm9flow.tuning.executors import Answer, Placement
+from qm9flow.tuning.placing import place
 from qm9flow.tuning.records import show_study
 
 ray = pytest.importorskip("ray")
@@ -103,9 +106,98 @@ def test_a_trial_that_takes_every_worker_along_fails_in_the_end(
     assert worker.started == [0, 0, 0]
 
 
-def test_no_cluster_where_one_is_named(dataset: Dataset) -> None:
-    with pytest.raises(StudyError, match=r"cannot use Ray at 127\.0\.0\.1:1"):
-        RayExecutor(dataset, Placement(1, address="127.0.0.1:1"))
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"ray_address": "127.0.0.1:1"}, StudyError, r"cannot use Ray at 127\.0\.0\.1:1"),
+        ({"ray_address": "ray://there:1"}, StudyError, "with ray_address auto"),
+        ({"ray_address": "nonsense"}, ConfigError, "name:port"),
+        ({"n_jobs": 100_000, "n_trials": 200_000}, ConfigError, "at most"),
+        ({"n_jobs": 3, "gpus_per_trial": 0.5}, ConfigError, "0 GPUs to share"),
+    ],
+)
+def test_places_that_are_none(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        place(StudyConfig(**options))
+
+
+def test_no_more_places_than_trials() -> None:
+    assert place(StudyConfig(n_jobs=2, n_trials=1)) is None
+    found = place(StudyConfig(n_jobs=2, n_trials=5, device="cpu"))
+    assert found == Placement(2, 0.0)
+
+
+class Beheaded(RayExecutor):
+    """Its daemon is killed after the first answer, and its workers with it."""
+
+    has_daemon = True
+
+    def collect(self) -> list[Answer]:
+        answers = super().collect()
+        if answers and self.has_daemon:
+            self.has_daemon = False
+            calls = [slot.actor.__ray_call__.remote(process_id) for slot in self._slots]
+            for pid in (find_daemon(), *ray.get(calls)):
+                os.kill(pid, signal.SIGKILL)
+        return answers
+
+
+def process_id(worker: object) -> int:
+    return os.getpid()
+
+
+def find_daemon() -> int:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        program, pid = path.read_bytes().partition(b"\0")[0], int(path.parent.name)
+        if program.endswith(b"/raylet") and is_child(pid):
+            return pid
+    raise LookupError("this process has no raylet")
+
+
+def is_child(pid: int) -> bool:
+    return f"PPid:\t{os.getpid()}\n" in Path(f"/proc/{pid}/status").read_text()
+
+
+def behead(folder: str) -> None:
+    """In a process of its own, which Ray may end."""
+    dataset, stores = open_dataset(), stores_at(Path(folder))
+    connect(stores)
+    try:
+        run_study(
+            stores,
+            dataset,
+            small_config(n_trials=3, **EVEN),
+            executor=Beheaded(dataset, Placement(2)),
+        )
+    except StudyError as error:
+        print(error)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_dead_daemon_ends_the_study_with_its_records_closed(
+    tmp_path: Path, dataset: Dataset
+) -> None:
+    code = f"import test_remote; test_remote.behead({str(tmp_path)!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{SCRIPT.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+        },
+    )
+    assert "has died" in done.stdout, done.stderr[-3000:]
+    stores = stores_at(tmp_path)
+    runs = connect(stores).search_runs(["0"], "tags.kind = 'trial'")
+    assert runs
+    assert "RUNNING" not in {run.info.status for run in runs}
+    run_study(stores, dataset, small_config(n_trials=3, **EVEN))
+    check_ended(stores, 3)
 
 
 @pytest.fixture

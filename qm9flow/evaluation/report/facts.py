@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import accumulate
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from qm9flow.config import TrainConfig
 from qm9flow.data.splits import make_split
 from qm9flow.evaluation.fates import of_fate
 from qm9flow.evaluation.report.registered import OnRecord, Registered, look_up
 from qm9flow.tracking.stores import Stores
+from qm9flow.training.schedule import molecules_of
 from qm9flow.tuning import chosen, pruning
 from qm9flow.tuning.parameters import Parameters, study_parameters
 from qm9flow.tuning.records import StudyRecord, TrialRecord, show_study
@@ -62,7 +65,7 @@ class Facts:
     @property
     def rungs(self) -> tuple[int, ...]:
         """Epochs after which trials are compared."""
-        return pruning.rungs(self.study.config.max_epochs)
+        return pruning.rungs_of(self.study.config)
 
     @property
     def trial_hours(self) -> float:
@@ -80,6 +83,18 @@ class Facts:
     def epochs(self) -> int:
         """Epochs of all trials."""
         return sum(trial.epochs for trial in self.trials)
+
+    @property
+    def molecules(self) -> int:
+        """Training molecules that all trials saw, each as often as it was seen."""
+        config, size = self.study.config, self.train_size
+        growing = TrainConfig(max_epochs=config.max_epochs, growth=pruning.growth_of(config))
+        seen = accumulate(
+            (molecules_of(epoch, growing, size) for epoch in range(1, config.max_epochs + 1)),
+            initial=0,
+        )
+        after = list(seen)
+        return sum(after[min(trial.epochs, config.max_epochs)] for trial in self.trials)
 
     @property
     def train_size(self) -> int:

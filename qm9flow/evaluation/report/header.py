@@ -140,10 +140,11 @@ def plain_duration(hours: float) -> str:
 
 
 def _molecules(facts: Facts) -> tuple[str, str]:
-    molecules = facts.epochs * facts.train_size
+    molecules = facts.molecules
     large = molecules >= _MILLION
     value = f"{molecules / _MILLION:,.3g} <small>million</small>" if large else f"{molecules:,}"
-    return value, f"{facts.epochs:,} epochs of {facts.train_size:,}"
+    most = "up to " if facts.study.config.halving == "train_size" else ""
+    return value, f"{facts.epochs:,} epochs of {most}{facts.train_size:,}"
 
 
 def _best(facts: Facts) -> tuple[str, str]:
