@@ -56,7 +56,9 @@ def test_studies_have_options_that_exist(arguments: list[str]) -> None:
     command = study.command.commands["run"]
     context = command.make_context("run", list(arguments), parent=click.Context(cli))
     given = {name: value for name, value in context.params.items() if value is not None}
-    StudyConfig(**{name: value for name, value in given.items() if name != "config"})
+    config = StudyConfig(**{name: value for name, value in given.items() if name != "config"})
+    assert given
+    assert {name: getattr(config, name) for name in given} == given
 
 
 @pytest.mark.parametrize("text", [SBATCH], ids=["slurm.sbatch"])
