@@ -43,10 +43,12 @@ VALIDATION_SHARE = 1 / 3
 SECONDS_A_TRIAL = 0.25
 """Beside training: ask, tell, records, the start of a training."""
 
-LONGEST_TRIAL = 6.0
-"""Time limit of a trial, relative to the mean: a search comes to like small batches, and a batch of
-one molecule takes ten times as long as one of a hundred takes for each of them."""
-LEAST_TRIAL_MINUTES = 0.5
+LONGEST_TRIAL = 2.0
+"""Time limit of a trial, relative to the mean. Epochs of a few thousand molecules favour batches of
+two to eight, which take ten times as long for each molecule as batches of a hundred; under an equal
+limit a search finds what is best for its time, as the final training has a limit, too."""
+TRIAL_MINUTES_STEP = 0.05
+LEAST_TRIAL_MINUTES = 0.1
 
 FINAL_SHARE = 0.25
 """Minutes of the final training, as a share of the search's."""
@@ -107,7 +109,8 @@ def fitted(
     minutes = _minutes(study, study.train_size or len(dataset), rate)
     if "trial_minutes" in unsaid:
         seconds = LONGEST_TRIAL * _seconds(study, study.train_size or len(dataset), rate_of_one)
-        limit = max(LEAST_TRIAL_MINUTES, round(seconds / 60.0, 1))
+        steps = round(seconds / 60.0 / TRIAL_MINUTES_STEP)
+        limit = max(LEAST_TRIAL_MINUTES, round(steps * TRIAL_MINUTES_STEP, 2))
         study = dataclasses.replace(study, trial_minutes=limit)
     if "final_minutes" in unsaid:
         low, high = FINAL_MINUTES
