@@ -7,7 +7,7 @@ from qm9flow.cli.show import say
 
 
 @click.command(short_help="Write a study's report.")
-@click.argument("study", required=False, type=OrEmpty(click.STRING))
+@click.argument("study", required=False, metavar="[STUDY]", type=OrEmpty(click.STRING))
 @option("--study-name", str, "The study, as STUDY.  [default: the one changed last]")
 @option("--storage", str, "Optuna storage URL.  [default: optuna.db under mlruns/]")
 @option("--output", str, "A folder of yours.  [default: report/ of the study's run in MLflow]")

@@ -103,9 +103,7 @@ class Coordinator:
         self._progress = progress
         self._checkpoint_seconds = checkpoint_seconds
         self._books = Books(study, tracker)
-        limit = study.sampler.size
-        wanted = study.config.n_trials
-        self._total = wanted if limit is None else min(wanted, limit)
+        self._total = study.sampler.limit(study.config.n_trials)
         self._pending: deque[int] = deque()
         self._again: deque[RunningTrial] = deque()
         self._ready: deque[RunningTrial] = deque()

@@ -9,6 +9,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -293,9 +294,10 @@ class History:
         for name, distribution in mine.distributions.items():
             if name not in known:
                 value = distribution.to_internal_repr(mine.params[name])
-                self._storage.set_trial_param(trial_id, name, value, distribution)
+                put = partial(self._storage.set_trial_param, trial_id, name, value, distribution)
+                self._patiently(put)
         for key, value in attributes.items():
-            self._storage.set_trial_user_attr(trial_id, key, value)
+            self._patiently(partial(self._storage.set_trial_user_attr, trial_id, key, value))
         self._patiently(lambda: self._storage.set_trial_state_values(trial_id, TrialState.RUNNING))
 
     def annotate(self, number: int, key: str, value: Any) -> None:
@@ -343,8 +345,16 @@ class History:
         """
         values = None if score is None or state == TrialState.FAIL else [score]
         trial_id = self._ids[number]
-        self._patiently(lambda: self._storage.set_trial_state_values(trial_id, state, values))
+        self._patiently(lambda: self._end(trial_id, state, values))
         self._mirror.set_trial_state_values(self._mirror_ids[number], state, values)
+
+    def _end(self, trial_id: int, state: TrialState, values: list[float] | None) -> None:
+        """Once more does no harm: a storage may have written what it could not answer to."""
+        try:
+            self._storage.set_trial_state_values(trial_id, state, values)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            if self._storage.get_trial(trial_id).state != state:
+                raise
 
     def _patiently(self, call: Callable[[], T]) -> T:
         for pause in PAUSES_SECONDS:

@@ -296,8 +296,9 @@ def _undisturbed() -> Iterator[None]:
     """Let Ray start without taking Ctrl-C and SIGTERM away from this process.
 
     It puts a handler of its own in SIGTERM's place and makes this process the leader of a new
-    process group, which a terminal's Ctrl-C does not reach. Ray's daemons stay in that group, so
-    that they are ended together when this process dies.
+    process group, which a terminal's Ctrl-C does not reach. Only this process leaves that group
+    again. Ray's daemons end when this process does; where it was killed, the last of them, its
+    agents, within two minutes.
     """
     names = (signal.SIGINT, signal.SIGTERM)
     before = {name: signal.getsignal(name) for name in names}
@@ -332,7 +333,11 @@ def _check_version(theirs: str) -> None:
 
 
 def _first_lines(error: Exception) -> str:
-    """Of an error that holds a whole remote traceback, what happened."""
+    """What happened, in plain words; other errors hold a whole remote traceback."""
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return "the machine's memory ran out, and Ray ended it"
+    if isinstance(error, ray.exceptions.RayActorError):
+        return "its process has ended, killed or with its machine"
     cause = getattr(error, "cause", None)
     if isinstance(cause, Exception):
         return f"{type(cause).__name__}: {cause}"

@@ -74,6 +74,17 @@ class TrialSampler(ABC):
 
     size: int | None = None
 
+    def limit(self, n_trials: int) -> int:
+        """Trials that a study of so many can have.
+
+        Args:
+            n_trials: As asked for.
+
+        Returns:
+            Fewer where the points run out before.
+        """
+        return n_trials if self.size is None else min(n_trials, self.size)
+
     @abstractmethod
     def propose(self, trial: optuna.Trial, asked_for: Mapping[str, Value] | None = None) -> Params:
         """The point of a trial that was just asked for.

@@ -63,7 +63,10 @@ def report_study(name: str | None, storage: str | None, output: str | None) -> R
         try:
             report = write_report(facts, folder)
         except OSError as error:
-            raise ConfigError(f"cannot write a report to {output}: {error.strerror}") from error
+            raise ConfigError(
+                f"cannot write a report to {output}: {error.strerror}; name a folder that you can "
+                "write to"
+            ) from error
         place = str(report.page)
     else:
         report, place = _to_run(facts, stores)

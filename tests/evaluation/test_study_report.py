@@ -5,6 +5,7 @@ import re
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from unittest.mock import create_autospec
 
 import numpy as np
@@ -19,6 +20,7 @@ from qm9flow.config import StudyConfig, to_dict
 from qm9flow.errors import StudyError
 from qm9flow.evaluation.parameter_drawings import draw_parallel, draw_slices
 from qm9flow.evaluation.report.facts import Facts, read_facts
+from qm9flow.evaluation.report.header import header
 from qm9flow.evaluation.report.page import page
 from qm9flow.evaluation.report.pictures import TITLES
 from qm9flow.evaluation.report.registered import OnRecord
@@ -72,13 +74,15 @@ def stores_in_folder(folder: Path) -> Stores:
     )
 
 
-def make_study(stores: Stores, endings: list[str], n_trials: int | None = None) -> None:
+def make_study(
+    stores: Stores, endings: list[str], n_trials: int | None = None, **options: Any
+) -> None:
     """A study whose score depends on the learning rate most."""
     random = np.random.default_rng(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         study = optuna.create_study(storage=stores.optuna_url, study_name=NAME)
-    config = StudyConfig(n_trials=n_trials or max(1, len(endings)), train_size=500)
+    config = StudyConfig(n_trials=n_trials or max(1, len(endings)), train_size=500, **options)
     study.set_user_attr(NOTE_CONFIG, to_dict(config))
     for number, ending in enumerate(endings):
         params = {
@@ -287,6 +291,16 @@ def test_an_interrupted_study_says_what_is_missing(tmp_path: Path) -> None:
     assert "The study has no run in MLflow yet." in text
     assert "Fewer than 10 completed trials say little; here 1." in text
     assert "The gradients of all trials were healthy." in text
+
+
+def test_a_grid_that_ran_out_was_not_interrupted(tmp_path: Path) -> None:
+    stores = stores_in_folder(tmp_path)
+    make_study(stores, ["halving"] * 2, n_trials=9999, sampler="grid", halving="off")
+    facts = read_facts(stores, NAME)
+    assert facts.total == make_sampler("grid", PRESETS["seed"], 0).size
+    assert facts.status == "interrupted"
+    assert dataclasses.replace(facts, total=2).status == "searched"
+    assert "No halving." in header(facts)
 
 
 def test_pictures_of_an_earlier_report_do_not_stay(tmp_path: Path, written: Report) -> None:

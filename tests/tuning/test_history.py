@@ -113,6 +113,24 @@ def test_a_busy_storage_is_waited_for(url, monkeypatch):
         history.annotate(number, "run_id", "q")
 
 
+def test_an_end_whose_answer_was_lost_is_written_once(url, monkeypatch):
+    history = loaded(url)
+    number = history.ask(make_sampler("random", TINY, 0), TINY, {})
+    monkeypatch.setattr(history_module, "PAUSES_SECONDS", (0.0,))
+    inner, lost = history._storage.set_trial_state_values, [True]
+
+    def answer_lost(*args: Any) -> bool:
+        written = inner(*args)
+        if lost.pop() if lost else False:
+            raise optuna.exceptions.StorageInternalError("server closed the connection")
+        return written
+
+    monkeypatch.setattr(history._storage, "set_trial_state_values", answer_lost)
+    history.tell(number, TrialState.COMPLETE, 0.5)
+    assert not lost
+    assert history.trial(number).values == loaded(url).trial(number).values == [0.5]
+
+
 def test_storages_that_cannot_be_opened(tmp_path):
     with pytest.raises(ConfigError, match="no database URL"):
         open_storage("mlruns/optuna.db")

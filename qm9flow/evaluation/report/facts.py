@@ -14,7 +14,9 @@ from qm9flow.training.schedule import molecules_of
 from qm9flow.tuning import chosen, pruning
 from qm9flow.tuning.parameters import Parameters, study_parameters
 from qm9flow.tuning.records import StudyRecord, TrialRecord, show_study
+from qm9flow.tuning.sampling import make_sampler
 from qm9flow.tuning.selection import Selection, by_score, pareto_front, with_speeds
+from qm9flow.tuning.spaces import get_space
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Facts:
 
     Attributes:
         study: The study, its trials with the speeds that were measured alone.
+        total: Trials that it is to have; a grid may have fewer than were asked for.
         parameters: Scales and importances.
         selection: What it chose; None before the search has ended.
         front: Trials that no other beats by the three criteria.
@@ -31,6 +34,7 @@ class Facts:
     """
 
     study: StudyRecord
+    total: int
     parameters: Parameters
     selection: Selection | None
     front: tuple[TrialRecord, ...]
@@ -109,7 +113,7 @@ class Facts:
             return "complete"
         if self.study.holder is not None:
             return "running"
-        return "searched" if self.ended >= self.study.config.n_trials else "interrupted"
+        return "searched" if self.ended >= self.total else "interrupted"
 
     @property
     def why_no_version(self) -> str:
@@ -123,8 +127,8 @@ class Facts:
             "again to finish it",
         }.get(
             self.status,
-            f"the study was interrupted after {self.ended:,} of {self.study.config.n_trials:,} "
-            "trials: start it again to finish it",
+            f"the study was interrupted after {self.ended:,} of {self.total:,} trials: start it "
+            "again to finish it",
         )
 
     @property
@@ -165,8 +169,11 @@ def read_facts(stores: Stores, name: str) -> Facts:
     study = show_study(stores, name)
     selection = chosen.recall(stores, study)
     trials = with_speeds(study.trials, selection.speeds if selection else {})
+    config = study.config
+    sampler = make_sampler(config.sampler, get_space(config.preset), config.seed)
     return Facts(
         study=replace(study, trials=trials),
+        total=sampler.limit(config.n_trials),
         parameters=study_parameters(stores.optuna_url, name),
         selection=selection,
         front=pareto_front(trials),

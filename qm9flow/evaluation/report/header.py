@@ -29,7 +29,7 @@ def header(facts: Facts) -> str:
     sizes = (
         f"search space <b>{text(config.preset)}</b>, sampler {text(config.sampler)}, seed "
         f"{config.seed}. A trial: {facts.train_size:,} training molecules, "
-        f"{counted(config.max_epochs, 'epoch')} at most."
+        f"{counted(config.max_epochs, 'epoch')} at most. {_stopping(facts)}"
     )
     when = ""
     if facts.study.started and facts.study.changed:
@@ -43,6 +43,19 @@ def header(facts: Facts) -> str:
         f'<p><span class="pill {facts.status}">{_STATUS[facts.status]}</span> '
         f"{sizes[:1].upper()}{sizes[1:]}{when}</p></div></header>"
     )
+
+
+def _stopping(facts: Facts) -> str:
+    config = facts.study.config
+    gradients = {
+        "on": "Gradients that vanish, explode or die end it.",
+        "observe": "Verdicts on gradients are noted, and end none.",
+    }[config.gradient_stop]
+    if not facts.rungs:
+        return f"No halving. {gradients}"
+    after = " and ".join(map(str, facts.rungs))
+    grows = ", on a training set that grows threefold there" * (config.halving == "train_size")
+    return f"Only the best third goes on after epoch {after}{grows}. {gradients}"
 
 
 def tiles(facts: Facts) -> str:
@@ -75,7 +88,7 @@ def _tile(name: str, value: str, detail: str, colour: str) -> str:
 
 
 def _completed(facts: Facts) -> tuple[str, str]:
-    total = facts.study.config.n_trials
+    total = facts.total
     running = sum(not trial.has_ended for trial in facts.trials)
     more = f", {running} at work" if running and facts.status == "running" else ""
     if facts.ended == total:
