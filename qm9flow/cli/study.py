@@ -44,6 +44,11 @@ STUDY_OPTIONS = [
         "Stop trials outside the best third at rungs.  [default: epochs]",
     ),
     gradient_option,
+    option(
+        "--finalists",
+        int,
+        "Best trials trained further before one is chosen.  [default: what fits]",
+    ),
     option("--final-minutes", float, "Final training of the best, at most.  [default: 10 to 30]"),
     option("--split", click.Choice(["seed", "standard"]), "[default: seed]"),
     option(
@@ -133,6 +138,7 @@ def show(name: str, storage: str | None, top: int | None, as_json: bool) -> None
 @click.argument("name")
 @option("--n-trials", int, "A new total.  [default: the study's]")
 @option("--storage", str, "Optuna storage URL.  [default: optuna.db under mlruns/]")
+@option("--finalists", int, "A new number of them.  [default: the study's]")
 @option("--final-minutes", float, "A new budget.  [default: the study's]")
 @option("--timeout-minutes", float, "No new trial after this time.  [default: no limit]")
 def resume(name: str, storage: str | None, **changes: Any) -> None:

@@ -31,6 +31,9 @@ class StudyConfig:
     gradient_stop: GradientStop = "on"
     """`on` prunes trials whose gradients vanish, explode, or die; `observe` notes where they would
     have been, and prunes only those whose numbers are NaN or infinite."""
+    finalists: Annotated[int, between(0, 1000)] = 0
+    """Best trials that are trained further, on the full training split, before one of them is
+    chosen; 0 and 1 leave the choice to the trials' own scores."""
     final_minutes: Annotated[float, between(0.01, 100_000)] = 10.0
     """Minutes at most for training the best configuration on the full training split."""
     split: SplitName = "seed"

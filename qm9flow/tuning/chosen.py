@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+from dataclasses import asdict
 from typing import Any
 
 from qm9flow.tracking.stores import Stores
 from qm9flow.tuning.history import History, find_study, open_storage
 from qm9flow.tuning.records import StudyRecord, TrialRecord
-from qm9flow.tuning.selection import Selection, with_speeds
+from qm9flow.tuning.selection import Final, Selection, with_speeds
 
 NOTE_SELECTION = "selection"
 
@@ -31,6 +32,7 @@ def keep(history: History, selection: Selection, records: tuple[TrialRecord, ...
             "front": [item.number for item in selection.front],
             "standard_error": selection.standard_error,
             "tied": list(selection.tied),
+            "finals": [asdict(item) for item in selection.finals],
             "speeds": {str(number): speed for number, speed in selection.speeds.items()},
         },
     )
@@ -57,6 +59,7 @@ def find(history: History, records: tuple[TrialRecord, ...]) -> Selection | None
         standard_error=note["standard_error"],
         tied=tuple(note["tied"]),
         speeds=speeds,
+        finals=tuple(Final(**item) for item in note.get("finals", [])),
     )
 
 

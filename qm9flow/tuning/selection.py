@@ -35,6 +35,23 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
+class Final:
+    """A trial's settings trained further, on all molecules.
+
+    Attributes:
+        number: Of the trial.
+        minutes: That it had.
+        score: Lowest `val/score`, None if it failed.
+        epochs: Epochs done.
+    """
+
+    number: int
+    minutes: float
+    score: float | None
+    epochs: int
+
+
+@dataclass(frozen=True)
 class Selection:
     """What a study says about its trials.
 
@@ -44,6 +61,8 @@ class Selection:
         standard_error: Of the best trial's score, over validation molecules.
         tied: Numbers of the trials within that error of the best score, best first.
         speeds: Molecules a second of the trials that were timed alone, by number.
+        finals: How trials did that were trained further before the candidate was chosen, round by
+            round; empty where their own scores chose it.
     """
 
     candidate: TrialRecord
@@ -51,6 +70,20 @@ class Selection:
     standard_error: float
     tied: tuple[int, ...]
     speeds: dict[int, float]
+    finals: tuple[Final, ...] = ()
+
+
+def best_final(finals: Iterable[Final]) -> Final | None:
+    """The winner of the last round.
+
+    Args:
+        finals: Of all rounds.
+
+    Returns:
+        The lowest score of those with the longest training; None if none has a score.
+    """
+    scored = [item for item in finals if item.score is not None]
+    return min(scored, key=lambda item: (-item.minutes, item.score), default=None)
 
 
 def by_score(records: Iterable[TrialRecord]) -> list[TrialRecord]:

@@ -23,7 +23,7 @@ from qm9flow.tuning.executors import Placement
 from qm9flow.tuning.records import show_study
 from qm9flow.tuning.spaces import get_space, to_train_config
 
-FITTED = ("train_size", "trial_minutes", "final_minutes")
+FITTED = ("train_size", "trial_minutes", "finalists", "final_minutes")
 """Options that are chosen here where nothing was said."""
 
 TRAIN_SIZES = (1000, 1500, 2000, 3000, 4000, 6000, 8000)
@@ -54,6 +54,9 @@ FINAL_SHARE = 0.25
 """Minutes of the final training, as a share of the search's."""
 FINAL_MINUTES = (10.0, 30.0)
 """At least and at most."""
+
+TRIALS_A_FINALIST = 100
+MOST_FINALISTS = 16
 
 PROBE_MOLECULES = 1000
 
@@ -116,6 +119,9 @@ def fitted(
         low, high = FINAL_MINUTES
         final = float(round(min(high, max(low, FINAL_SHARE * minutes))))
         study = dataclasses.replace(study, final_minutes=final)
+    if "finalists" in unsaid:
+        many = min(MOST_FINALISTS, study.n_trials // TRIALS_A_FINALIST)
+        study = dataclasses.replace(study, finalists=many)
     return Fitted(study, tuple(name for name in FITTED if name in unsaid), minutes)
 
 

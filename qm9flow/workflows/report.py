@@ -1,7 +1,8 @@
 """What a study tells people: before, between and after."""
 
+import math
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from qm9flow.config import StudyConfig
@@ -10,8 +11,10 @@ from qm9flow.tracking.study import StudyTracker
 from qm9flow.tuning import pruning
 from qm9flow.tuning.coordinator import StudyResult
 from qm9flow.tuning.executors import Placement
+from qm9flow.tuning.finalists import rounds
+from qm9flow.tuning.records import TrialRecord
 from qm9flow.tuning.retention import SizeEstimate
-from qm9flow.tuning.selection import Selection, by_score
+from qm9flow.tuning.selection import Final, Selection, best_final, by_score
 from qm9flow.tuning.study import OpenStudy
 from qm9flow.workflows.fitting import Fitted
 from qm9flow.workflows.look_further import look_further, named
@@ -41,7 +44,7 @@ def plan(opened: OpenStudy, size: SizeEstimate, placement: Placement | None, fit
         f"  a trial: {train} training molecules, {study.max_epochs} epochs at most"
         f"{_compared(study)}",
         f"  {_where(placement)}",
-        f"  time: {_time(study, fit)}",
+        f"  time: {_time(study, fit, placement)}",
         f"  disk: about {size.total / MEGABYTE:.0f} MB ({kept} models kept)",
         f"  records: {without_password(opened.stores.tracking_uri)}",
     ]
@@ -51,9 +54,14 @@ def plan(opened: OpenStudy, size: SizeEstimate, placement: Placement | None, fit
     return "\n".join(lines)
 
 
-def _time(study: StudyConfig, fit: Fitted) -> str:
+def _time(study: StudyConfig, fit: Fitted, placement: Placement | None) -> str:
     limit = "" if study.timeout_minutes is None else f", {study.timeout_minutes:g} min at most"
     final = f"final training {study.final_minutes:g} min at most"
+    if study.finalists > 1:
+        slots = (placement.slots or 1) if placement else 1
+        parts = rounds(study.finalists, study.final_minutes)
+        minutes = sum(math.ceil(size / slots) * each for size, each in parts)
+        final = f"{study.finalists} finalists about {_minutes(minutes)}, {final}"
     if fit.search_minutes is None:
         return f"{final}{', search' + limit.lstrip(',') if limit else ''}"
     return f"search about {_minutes(fit.search_minutes)}{limit}, {final}"
@@ -129,6 +137,8 @@ def choice(result: StudyResult, selection: Selection) -> str:
     ]
     best = by_score(result.trials)[0]
     candidate = selection.candidate
+    if selection.finals:
+        return "\n".join([*lines, *_finals(selection)])
     why = (
         "the lowest score"
         if candidate.number == best.number
@@ -139,6 +149,50 @@ def choice(result: StudyResult, selection: Selection) -> str:
         f"+- {selection.standard_error:.4f} ({why})"
     )
     return "\n".join(lines)
+
+
+def _finals(selection: Selection) -> list[str]:
+    lines = ["trained further, on the whole split:", "  trial  minutes  epochs   score"]
+    lines += [
+        f"  {item.number:5d}  {item.minutes:7.2f}  {item.epochs:6d}  "
+        f"{'failed' if item.score is None else f'{item.score:6.4f}'}"
+        for item in sorted(selection.finals, key=_by_round)
+    ]
+    number = selection.candidate.number
+    winner = best_final(selection.finals)
+    if winner is None:
+        return [*lines, f"candidate: trial {number}, as all of these failed"]
+    return [*lines, f"candidate: trial {number}, score {winner.score:.4f} in the last round"]
+
+
+def _by_round(item: Final) -> tuple[float, bool, float]:
+    return item.minutes, item.score is None, item.score or 0.0
+
+
+def finals_table(
+    selection: Selection, records: Sequence[TrialRecord]
+) -> list[dict[str, int | float | str | bool | None]]:
+    """How trials did that were trained further.
+
+    Args:
+        selection: With its finals.
+        records: All trials.
+
+    Returns:
+        A row a training: trial, minutes, epochs, score, that of the search, settings.
+    """
+    names = {name: None for item in selection.finals for name in records[item.number].params}
+    return [
+        {
+            "trial": item.number,
+            "minutes": item.minutes,
+            "epochs": item.epochs,
+            "score": item.score,
+            "score_of_trial": records[item.number].score,
+            **{name: records[item.number].params.get(name) for name in names},
+        }
+        for item in sorted(selection.finals, key=_by_round)
+    ]
 
 
 def settings(params: Mapping[str, Any]) -> str:

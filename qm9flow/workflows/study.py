@@ -10,7 +10,7 @@ from typing import Any
 
 from qm9flow import config
 from qm9flow.config import StudyConfig, TrainConfig
-from qm9flow.data.splits import STANDARD_VALIDATION, make_split
+from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset, open_dataset
 from qm9flow.errors import Qm9FlowError, StudyError
 from qm9flow.evaluation.leaderboard import leaderboard
@@ -27,17 +27,14 @@ from qm9flow.tuning.placing import open_executor, place
 from qm9flow.tuning.records import TrialRecord, show_study
 from qm9flow.tuning.retention import estimate_size
 from qm9flow.tuning.selection import Selection, by_score, select, with_speeds
-from qm9flow.tuning.spaces import to_train_config
 from qm9flow.tuning.study import OpenStudy, default_name, open_study, recorded
 from qm9flow.workflows import report
 from qm9flow.workflows.console import Console, Stopped
+from qm9flow.workflows.finals import Finals, final_config, label
 from qm9flow.workflows.fitting import fitted
 from qm9flow.workflows.journal import log_file, logged, on_record
 from qm9flow.workflows.publish import Published, publish, put_on_record
 from qm9flow.workflows.trained import EPOCHS, RECORD, Trained, claim, train_to_end
-
-FINAL_EPOCHS = 300
-"""Passes of the final training, at most; its minutes end most of them long before."""
 
 LOG = "study.log"
 
@@ -153,11 +150,14 @@ def _search_and_publish(
         raise Stopped
     console.say(report.search(result))
     selection = _select(opened, dataset, result, console)
+    finals = Finals(opened, dataset, placement, console)
+    selection = finals.hold(selection, result.trials)
     _log_search(opened, result, selection, tracker)
     _write_report(opened, tracker, console)
     console.say(report.choice(result, selection))
-    final = final_config(opened, selection.candidate)
-    folder = opened.state / FINAL / _label(selection, final)
+    final = final_config(opened, selection.candidate, opened.config.final_minutes)
+    name = label(selection.candidate.number, opened.config.final_minutes)
+    folder = opened.state / FINAL / name
     claim(folder, final)
     if (folder / RECORD).exists():
         console.say("the candidate was trained on the whole split before")
@@ -174,7 +174,7 @@ def _search_and_publish(
         dataset,
         folder,
         run_id=tracker.parent_run_id,
-        release_id=f"{opened.name}/{_label(selection, final)}",
+        release_id=f"{opened.name}/{name}",
         tracking_uri=opened.stores.tracking_uri,
         seed_pretrained=opened.config.seed_pretrained,
         console=console,
@@ -182,38 +182,6 @@ def _search_and_publish(
     put_on_record(published, tracker)
     _write_report(opened, tracker, console)
     return StudyOutcome(result, selection, trained, published)
-
-
-def _label(selection: Selection, final: TrainConfig) -> str:
-    """Folder and name of a final training: the same trial with another budget is another one."""
-    minutes = f"{final.max_minutes:g}".replace(".", "_")
-    return f"trial-{selection.candidate.number:05d}-{minutes}-minutes"
-
-
-def final_config(opened: OpenStudy, candidate: TrialRecord) -> TrainConfig:
-    """The candidate's training to the end: all training molecules, an annealed rate.
-
-    Gradients do not end it. It is one training, whose time is granted; its best epoch is what is
-    released, whatever comes after; and a verdict that was wrong would cost the whole study.
-
-    Args:
-        opened: The study.
-        candidate: The trial.
-
-    Returns:
-        The training's configuration.
-    """
-    trial = to_train_config(candidate.params, opened.config, candidate.number, opened.space)
-    return dataclasses.replace(
-        trial,
-        train_size=None,
-        val_size=STANDARD_VALIDATION,
-        schedule="cosine",
-        max_epochs=FINAL_EPOCHS,
-        growth=0,
-        max_minutes=opened.config.final_minutes,
-        gradient_stop="observe",
-    )
 
 
 def _log_data(study: StudyConfig, dataset: Dataset, tracker: StudyTracker) -> None:
@@ -264,6 +232,8 @@ def _log_search(
     trials = with_speeds(result.trials, selection.speeds)
     rows = leaderboard(opened.stores, tracker.parent_run_id)
     tracker.log_table(report.marked(rows, selection), "leaderboard")
+    if selection.finals:
+        tracker.log_table(report.finals_table(selection, result.trials), "finals")
     tracker.log_metrics(
         {
             "candidate/trial": float(selection.candidate.number),
@@ -293,8 +263,8 @@ def resume_study(
     Args:
         name: The study.
         storage: Optuna storage URL; none means `optuna.db` under `mlruns/`.
-        changes: Options that may differ from start to start (`n_trials`, `final_minutes`,
-            `timeout_minutes`).
+        changes: Options that may differ from start to start (`n_trials`, `finalists`,
+            `final_minutes`, `timeout_minutes`).
         console: Lines, progress, the wish to stop.
 
     Returns:

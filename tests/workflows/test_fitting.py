@@ -51,6 +51,7 @@ def test_many_trials_have_small_training_sets(dataset: Dataset, stores: Stores) 
     assert few.study.trial_minutes > many.study.trial_minutes >= 0.1
     assert few.study.final_minutes == 10.0
     assert many.study.final_minutes == 30.0
+    assert (few.study.finalists, many.study.finalists) == (0, 16)
     assert few.chosen == many.chosen == FITTED
     assert few.search_minutes is not None
     assert many.search_minutes is not None

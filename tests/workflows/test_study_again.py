@@ -113,6 +113,27 @@ def test_a_stop_during_release_is_heeded() -> None:
     assert max(int(v.version) for v in client().search_model_versions()) == 2
 
 
+def test_finals_are_held_once_and_choose_the_candidate() -> None:
+    lines: list[str] = []
+    console = Console(say=lines.append, stop=lambda: any("finals:" in line for line in lines))
+    more = {"n_trials": 4, "finalists": 3, "final_minutes": 0.3}
+    assert resume_study("my study", None, more, console) is None
+    again: list[str] = []
+    assert resume_study("my study", None, more, quiet(again)) is not None
+    assert [line.split(",")[0] for line in again if line.startswith("finals")] == [
+        "finals: 3 trials on the whole split",
+        "finals: 2 trials on the whole split",
+    ]
+    assert "in the last round" in "\n".join(again)
+    once_more: list[str] = []
+    assert resume_study("my study", None, more, quiet(once_more)) is not None
+    assert not any(line.startswith("finals") for line in once_more)
+    parent = list_studies(None)[0]["parent_run_id"]
+    assert {"finals.csv", "leaderboard.csv"} <= {
+        item.path for item in client().list_artifacts(parent)
+    }
+
+
 def test_the_report_goes_where_it_can(home: Path) -> None:
     (home / "taken").write_text("")
     with pytest.raises(ConfigError, match="taken"):
@@ -129,6 +150,6 @@ def test_another_programs_database_is_left_alone(home: Path) -> None:
 
 def test_deleted_it_leaves_no_run_in_any_experiment() -> None:
     count = len([run for run in runs() if run.data.tags.get("study") == "my study"])
-    assert delete_study("my study", None) == f"deleted study my study: 2 trials, {count} runs"
+    assert delete_study("my study", None) == f"deleted study my study: 4 trials, {count} runs"
     assert not [run for run in runs() if run.data.tags.get("study") == "my study"]
     assert [run for run in runs() if run.data.tags.get("training") == "other"]
