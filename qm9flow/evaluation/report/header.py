@@ -168,7 +168,9 @@ def _best(facts: Facts) -> tuple[str, str]:
     if facts.selection is None:
         return f"{best.score:.4f}", detail
     chosen = facts.selection.candidate.number
-    if chosen != best.number:
+    if facts.selection.finals:
+        detail = f"validation score of trial {best.number}; finals chose trial {chosen}"
+    elif chosen != best.number:
         detail = f"validation score of trial {best.number}; chosen: trial {chosen}, tied and faster"
     return f"{best.score:.4f} <small>± {facts.selection.standard_error:.4f}</small>", detail
 

@@ -2,6 +2,7 @@
 
 from qm9flow.evaluation.fates import is_unhealthy, verdict_of
 from qm9flow.evaluation.report.facts import Facts
+from qm9flow.evaluation.report.finals import finals_markup
 from qm9flow.evaluation.report.interactive import setting
 from qm9flow.evaluation.report.markup import NOTHING, Cell, missing, section, table, text
 from qm9flow.evaluation.text_tables import number
@@ -27,7 +28,9 @@ def ranking_section(facts: Facts) -> str:
         return section("leaderboard", title, "", missing("no trial has completed"))
     shown = ranked[:TOP]
     lead = f"The {len(shown)} best of {len(ranked):,} completed trials by validation score."
-    if facts.selection is not None:
+    if facts.selection is not None and facts.selection.finals:
+        lead += " Finals, below, decided which of all trials is <b>chosen</b>."
+    elif facts.selection is not None:
         lead += (
             f" Trials within ± {facts.selection.standard_error:.4f} of the best tie; the fastest "
             "of them is <b>chosen</b>."
@@ -49,7 +52,7 @@ def ranking_section(facts: Facts) -> str:
         "validation score, training loss and speed at once. All trials, with their errors by "
         "target: <code>leaderboard.csv</code> in the run of the study.</p>"
     )
-    return section("leaderboard", title, lead, table(head, rows), note)
+    return section("leaderboard", title, lead, table(head, rows), note, finals_markup(facts))
 
 
 def _kind(facts: Facts, trial: TrialRecord) -> str:
