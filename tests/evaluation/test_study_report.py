@@ -20,6 +20,7 @@ from qm9flow.config import StudyConfig, to_dict
 from qm9flow.errors import StudyError
 from qm9flow.evaluation.parameter_drawings import draw_parallel, draw_slices
 from qm9flow.evaluation.report.facts import Facts, read_facts
+from qm9flow.evaluation.report.finals import finals_markup
 from qm9flow.evaluation.report.header import header
 from qm9flow.evaluation.report.page import page
 from qm9flow.evaluation.report.pictures import TITLES
@@ -36,6 +37,7 @@ from qm9flow.tuning.records import (
     show_study,
 )
 from qm9flow.tuning.sampling import distributions, make_sampler
+from qm9flow.tuning.selection import Final, Selection
 from qm9flow.tuning.spaces import PRESETS
 
 NAME = "drawn <&>"
@@ -291,6 +293,28 @@ def test_an_interrupted_study_says_what_is_missing(tmp_path: Path) -> None:
     assert "The study has no run in MLflow yet." in text
     assert "Fewer than 10 completed trials say little; here 1." in text
     assert "The gradients of all trials were healthy." in text
+
+
+def test_finals_are_shown_round_by_round(facts: Facts) -> None:
+    assert finals_markup(facts) == ""
+    complete = [trial for trial in facts.trials if trial.state == "complete"]
+    first, second = complete[:2]
+    finals = (
+        Final(first.number, 1.5, 0.25, 2),
+        Final(second.number, 1.5, 0.15, 2),
+        Final(second.number, 4.5, None, 0),
+    )
+    selection = Selection(first, (), 0.01, (), {}, finals)
+    markup = finals_markup(dataclasses.replace(facts, selection=selection))
+    numbers = [int(found) for found in re.findall(r"<tr[^>]*><td>(\d+)", markup)]
+    assert numbers == [second.number, first.number]  # the longest training first
+    texts = Reader(markup).texts
+    assert [item for item in texts if item in ("0.2500", "0.1500", "failed")] == [
+        "0.1500",
+        "failed",
+        "0.2500",
+    ]
+    assert {"1.5 min", "4.5 min", "chosen"} <= set(texts)
 
 
 def test_a_grid_that_ran_out_was_not_interrupted(tmp_path: Path) -> None:
