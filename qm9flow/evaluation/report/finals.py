@@ -27,7 +27,7 @@ def finals_markup(facts: Facts) -> str:
         for axis in facts.parameters.axes
         if any(axis.name in facts.trials[number].params for number in numbers)
     ]
-    head = [Cell("trial"), Cell("score of<br>its search", True)]
+    head = [Cell("trial"), Cell("score in<br>the search", True)]
     head += [Cell(f"after<br>{minutes:g} min", True) for minutes in rounds]
     head += [Cell(text(name).replace("_", "_<wbr>"), True, "wrap") for name in names]
     rows = [_row(facts, number, rounds, scores, names) for number in numbers]
