@@ -143,6 +143,14 @@ class Finals:
         return [state.ended[item.number] for item in taking_part]
 
 
+def _read(path: Path) -> Final | None:
+    """What a training came to; None if it has not ended, or that cannot be read."""
+    try:
+        return Final(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
 def _by_score(finals: Iterable[Final]) -> list[Final]:
     return sorted(
         (item for item in finals if item.score is not None), key=lambda item: item.score or 0.0
@@ -163,8 +171,8 @@ class _Round:
         """What is left to train; None if it has ended before."""
         folder = self._place(number)
         claim(folder, train)
-        if (folder / RESULT).exists():
-            self._end(number, Final(**json.loads((folder / RESULT).read_text())))
+        if (ended := _read(folder / RESULT)) is not None:
+            self._end(number, ended)
             return None
         path = folder / CHECKPOINT
         blob = path.read_bytes() if path.exists() else None

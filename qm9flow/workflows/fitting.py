@@ -58,6 +58,7 @@ FINAL_MINUTES = (10.0, 30.0)
 
 TRIALS_A_FINALIST = 100
 MOST_FINALISTS = 16
+"""Two finalists are the fewest: a study of 200 trials has them."""
 
 PROBE_MOLECULES = 1000
 PROBE_EPOCHS = 4
@@ -105,8 +106,11 @@ def fitted(
     if before is not None:
         changes = {name: getattr(before, name) for name in unsaid}
         return Fitted(dataclasses.replace(study, **changes))
+    if "finalists" in unsaid:
+        many = min(MOST_FINALISTS, study.n_trials // TRIALS_A_FINALIST)
+        study = dataclasses.replace(study, finalists=many)
     if placement is not None and placement.slots is None:
-        return Fitted(study)
+        return Fitted(study, tuple(name for name in ("finalists",) if name in unsaid))
     rate_of_one = probe(study, dataset)
     rate = _side_by_side(placement) * rate_of_one
     if "train_size" in unsaid:
@@ -121,9 +125,6 @@ def fitted(
         low, high = FINAL_MINUTES
         final = float(round(min(high, max(low, FINAL_SHARE * minutes))))
         study = dataclasses.replace(study, final_minutes=final)
-    if "finalists" in unsaid:
-        many = min(MOST_FINALISTS, study.n_trials // TRIALS_A_FINALIST)
-        study = dataclasses.replace(study, finalists=many)
     return Fitted(study, tuple(name for name in FITTED if name in unsaid), minutes)
 
 
