@@ -49,7 +49,11 @@ STUDY_OPTIONS = [
         int,
         "Best trials trained further before one is chosen.  [default: what fits]",
     ),
-    option("--final-minutes", float, "Final training of the best, at most.  [default: 10 to 30]"),
+    option(
+        "--final-minutes",
+        float,
+        "Final training of the best, at most; finals are shorter.  [default: 10 to 30]",
+    ),
     option("--split", click.Choice(["seed", "standard"]), "[default: seed]"),
     option(
         "--n-jobs", int, "Trials at a time; 1 runs them in this process.  [default: one a core]"

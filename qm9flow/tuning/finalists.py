@@ -21,6 +21,8 @@ ROUNDS = ((1.0, 1 / 15), (1 / 4, 1 / 5))
 """Of each round: the share of the finalists that take part, and the minutes of each, as a share of
 the final training's."""
 
+LEAST_MINUTES = 0.01
+
 
 def rounds(finalists: int, final_minutes: float) -> tuple[tuple[int, float], ...]:
     """Successive halving among the finalists.
@@ -30,21 +32,25 @@ def rounds(finalists: int, final_minutes: float) -> tuple[tuple[int, float], ...
         final_minutes: Of the final training.
 
     Returns:
-        Of each round, how many take part and the minutes of each; none for fewer than two.
+        Of each round, how many take part and the minutes of each, longer from round to round;
+        none for fewer than two.
     """
     if finalists < 2:
         return ()
-    return tuple(
-        (max(2, round(share * finalists)), round(part * final_minutes, 2)) for share, part in ROUNDS
-    )
+    found: list[tuple[int, float]] = []
+    for number, (share, part) in enumerate(ROUNDS, start=1):
+        minutes = max(round(part * final_minutes, 2), number * LEAST_MINUTES)
+        found.append((max(2, round(share * finalists)), minutes))
+    return tuple(found)
 
 
 def pick(records: Sequence[TrialRecord], space: Space, count: int) -> tuple[TrialRecord, ...]:
     """The trials that are trained further.
 
-    Short trials favour small, fast networks, and a search soon tries little else. So the space's
-    first point and the best trial of every structure have their place, whatever their score; the
-    others go to the best trials that are not about the same.
+    Short trials favour small, fast networks, and a search soon tries little else. So up to half
+    of the places go to the space's first point and to the best trial of each structure (of each
+    architecture, or of each number of layers), whatever their score. The others go to the best
+    trials that are not about the same.
 
     Args:
         records: All trials.
@@ -56,10 +62,9 @@ def pick(records: Sequence[TrialRecord], space: Space, count: int) -> tuple[Tria
     """
     ranked = sorted(filter(_is_sound, records), key=_rank)
     first = [item for item in ranked if space.first is not None and item.number == 0]
-    chosen: list[TrialRecord] = []
-    for item in (*ranked[:1], *first, *_best_of_structures(ranked, space)):
-        if item not in chosen:
-            chosen.append(item)
+    chosen = ranked[:1]
+    others = [item for item in _best_of_structures(ranked, space) if item not in (*chosen, *first)]
+    chosen += [item for item in (*first, *others) if item not in chosen][: count // 2]
     for item in ranked:
         if not any(_is_near(item, other, space) for other in chosen):
             chosen.append(item)
@@ -78,13 +83,13 @@ def _rank(record: TrialRecord) -> tuple[bool, int, float, int]:
 
 
 def _best_of_structures(ranked: Sequence[TrialRecord], space: Space) -> list[TrialRecord]:
-    """The best trial of each value of each parameter of structure."""
+    """The best trial of each architecture; in a space of one, of each number of layers."""
     best: dict[tuple[str, Value], TrialRecord] = {}
     for item in ranked:
         for name, parameter in _parameters(space, item.params).items():
-            if _is_structure(parameter):
+            if name == ARCHITECTURE or (not space.branches and _is_structure(parameter)):
                 best.setdefault((name, item.params[name]), item)
-    return list(best.values())
+    return list({item.number: item for item in best.values()}.values())
 
 
 def _parameters(space: Space, params: Mapping[str, Value]) -> dict[str, Parameter]:

@@ -43,12 +43,14 @@ class Final:
         minutes: That it had.
         score: Lowest `val/score`, None if it failed.
         epochs: Epochs done.
+        reason: Why it failed, in words.
     """
 
     number: int
     minutes: float
     score: float | None
     epochs: int
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,18 @@ def best_final(finals: Iterable[Final]) -> Final | None:
     """
     scored = [item for item in finals if item.score is not None]
     return min(scored, key=lambda item: (-item.minutes, item.score), default=None)
+
+
+def fastest_tied(selection: Selection) -> int:
+    """The trial that the trials' own scores choose.
+
+    Args:
+        selection: With or without finals.
+
+    Returns:
+        The number of the fastest of the best trials that tie.
+    """
+    return max(selection.tied, key=lambda number: selection.speeds[number])
 
 
 def by_score(records: Iterable[TrialRecord]) -> list[TrialRecord]:
@@ -219,6 +233,7 @@ def measure_speed(config: TrainConfig, dataset: Dataset, seconds: float = 2.0) -
         patience=None,
         schedule="constant",
         seed=0,
+        threads=1,  # as it was trained; several would wait for each other on a busy machine
     )
     molecules = timed.train_size or 0
     epochs: list[float] = []

@@ -19,7 +19,7 @@ from qm9flow.tuning.executors import Placement, TrialJob
 from qm9flow.tuning.finalists import pick, rounds
 from qm9flow.tuning.placing import open_executor
 from qm9flow.tuning.records import TrialRecord
-from qm9flow.tuning.selection import Final, Selection, best_final
+from qm9flow.tuning.selection import Final, Selection, best_final, fastest_tied
 from qm9flow.tuning.side_by_side import SideBySide
 from qm9flow.tuning.spaces import to_train_config
 from qm9flow.tuning.study import OpenStudy
@@ -100,8 +100,8 @@ class Finals:
             records: All trials.
 
         Returns:
-            The choice, with how the finals ended, noted with the study; as it was where there are
-            fewer than two finalists, or finals were held before.
+            The choice, with how the finals ended, noted with the study. What was trained before is
+            not trained again; with fewer than two finalists the trials' own scores choose.
 
         Raises:
             Stopped: Somebody asked for it; what is done is kept.
@@ -109,30 +109,30 @@ class Finals:
         """
         study = self._opened.config
         taking_part = pick(records, self._opened.space, study.finalists)
-        if selection.finals or len(taking_part) < 2:
-            return selection
         found: list[Final] = []
-        for size, minutes in rounds(study.finalists, study.final_minutes):
+        for size, minutes in rounds(len(taking_part), study.final_minutes):
             ended = self._round(taking_part[:size], minutes)
             found += ended
             taking_part = tuple(records[item.number] for item in _by_score(ended))
             if len(taking_part) < 2:
                 break
         winner = best_final(found)
-        candidate = selection.candidate if winner is None else records[winner.number]
-        selection = dataclasses.replace(selection, candidate=candidate, finals=tuple(found))
-        chosen.keep(self._opened.history, selection, records)
-        return selection
+        number = fastest_tied(selection) if winner is None else winner.number
+        again = dataclasses.replace(selection, candidate=records[number], finals=tuple(found))
+        if again != selection:
+            chosen.keep(self._opened.history, again, records)
+        return again
 
     def _round(self, taking_part: Sequence[TrialRecord], minutes: float) -> list[Final]:
         many = len(taking_part)
-        self._console.say(f"finals: {many} trials on the whole split, {minutes:g} min each")
         state = _Round(self._opened.state / FOLDER, minutes, self._console, many)
         jobs = [
             job
             for item in taking_part
             if (job := state.job(item.number, final_config(self._opened, item, minutes)))
         ]
+        done = f", {len(state.ended)} of them before" if state.ended else ""
+        self._console.say(f"finals: {many} trials on the whole split, {minutes:g} min each{done}")
         if jobs:
             executor = open_executor(self._placement, self._dataset)
             try:
@@ -172,7 +172,7 @@ class _Round:
         folder = self._place(number)
         claim(folder, train)
         if (ended := _read(folder / RESULT)) is not None:
-            self._end(number, ended)
+            self.ended[number] = ended
             return None
         path = folder / CHECKPOINT
         blob = path.read_bytes() if path.exists() else None
@@ -186,7 +186,8 @@ class _Round:
         elif isinstance(event, Finished | Failed):
             score = event.best_metrics["val/score"] if isinstance(event, Finished) else None
             epochs = event.epochs if isinstance(event, Finished) else 0
-            final = Final(number, self._minutes, score, epochs)
+            reason = event.message if isinstance(event, Failed) else None
+            final = Final(number, self._minutes, score, epochs, reason)
             replace_file(folder / RESULT, json.dumps(dataclasses.asdict(final)).encode())
             (folder / CHECKPOINT).unlink(missing_ok=True)
             self._end(number, final)
@@ -196,4 +197,6 @@ class _Round:
 
     def _end(self, number: int, final: Final) -> None:
         self.ended[number] = final
+        said = final.reason or f"validation score {final.score:.4f} after epoch {final.epochs}"
+        self._console.say(f"  trial {number}: {said}")
         self._console.progress("finals", len(self.ended), self._total)

@@ -56,9 +56,10 @@ FINAL_SHARE = 0.3
 FINAL_MINUTES = (10.0, 30.0)
 """At least and at most."""
 
-TRIALS_A_FINALIST = 100
+LEAST_TRIALS = 200
+"""Of a study that has finals."""
+TRIALS_A_FINALIST = 50
 MOST_FINALISTS = 16
-"""Two finalists are the fewest: a study of 200 trials has them."""
 
 PROBE_MOLECULES = 1000
 PROBE_EPOCHS = 4
@@ -108,6 +109,7 @@ def fitted(
         return Fitted(dataclasses.replace(study, **changes))
     if "finalists" in unsaid:
         many = min(MOST_FINALISTS, study.n_trials // TRIALS_A_FINALIST)
+        many = many if study.n_trials >= LEAST_TRIALS else 0
         study = dataclasses.replace(study, finalists=many)
     if placement is not None and placement.slots is None:
         return Fitted(study, tuple(name for name in ("finalists",) if name in unsaid))

@@ -57,11 +57,11 @@ def plan(opened: OpenStudy, size: SizeEstimate, placement: Placement | None, fit
 def _time(study: StudyConfig, fit: Fitted, placement: Placement | None) -> str:
     limit = "" if study.timeout_minutes is None else f", {study.timeout_minutes:g} min at most"
     final = f"final training {study.final_minutes:g} min at most"
-    if study.finalists > 1:
-        slots = (placement.slots or 1) if placement else 1
-        parts = rounds(study.finalists, study.final_minutes)
+    if study.finalists > 1 and not (placement and placement.slots is None):
+        slots = placement.slots or 1 if placement else 1
+        parts = rounds(min(study.finalists, study.n_trials), study.final_minutes)
         minutes = sum(math.ceil(size / slots) * each for size, each in parts)
-        final = f"{study.finalists} finalists about {_minutes(minutes)}, {final}"
+        final = f"finals about {_minutes(minutes)}, {final}"
     if fit.search_minutes is None:
         return f"{final}{', search' + limit.lstrip(',') if limit else ''}"
     return f"search about {_minutes(fit.search_minutes)}{limit}, {final}"
@@ -155,7 +155,7 @@ def _finals(selection: Selection) -> list[str]:
     lines = ["trained further, on the whole split:", "  trial  minutes  epochs   score"]
     lines += [
         f"  {item.number:5d}  {item.minutes:7.2f}  {item.epochs:6d}  "
-        f"{'failed' if item.score is None else f'{item.score:6.4f}'}"
+        f"{f'failed: {item.reason}' if item.score is None else f'{item.score:6.4f}'}"
         for item in sorted(selection.finals, key=_by_round)
     ]
     number = selection.candidate.number
@@ -188,6 +188,7 @@ def finals_table(
             "minutes": item.minutes,
             "epochs": item.epochs,
             "score": item.score,
+            "failed": item.reason,
             "score_of_trial": records[item.number].score,
             **{name: records[item.number].params.get(name) for name in names},
         }

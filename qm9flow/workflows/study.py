@@ -26,7 +26,7 @@ from qm9flow.tuning.executors import Placement
 from qm9flow.tuning.placing import open_executor, place
 from qm9flow.tuning.records import TrialRecord, show_study
 from qm9flow.tuning.retention import estimate_size
-from qm9flow.tuning.selection import Selection, by_score, select, with_speeds
+from qm9flow.tuning.selection import Selection, best_final, by_score, select, with_speeds
 from qm9flow.tuning.study import OpenStudy, default_name, open_study, recorded
 from qm9flow.workflows import report
 from qm9flow.workflows.console import Console, Stopped
@@ -232,6 +232,8 @@ def _log_search(
     trials = with_speeds(result.trials, selection.speeds)
     rows = leaderboard(opened.stores, tracker.parent_run_id)
     tracker.log_table(report.marked(rows, selection), "leaderboard")
+    if (winner := best_final(selection.finals)) is not None:
+        tracker.log_metrics({"candidate/score_in_finals": winner.score or 0.0})
     if selection.finals:
         tracker.log_table(report.finals_table(selection, result.trials), "finals")
     tracker.log_metrics(

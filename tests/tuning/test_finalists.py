@@ -1,5 +1,6 @@
 """Who is trained further, and how that goes side by side."""
 
+import optuna
 from small_study import TINY, small_config
 
 from qm9flow.data.store import Dataset
@@ -7,9 +8,10 @@ from qm9flow.training.events import CheckpointReady, Event, Failed, Finished
 from qm9flow.tuning.executors import Answer, InProcessExecutor, TrialEvent, TrialJob
 from qm9flow.tuning.finalists import pick, rounds
 from qm9flow.tuning.records import State, TrialRecord
+from qm9flow.tuning.sampling import make_sampler
 from qm9flow.tuning.selection import Final, best_final
 from qm9flow.tuning.side_by_side import SideBySide
-from qm9flow.tuning.spaces import PRESETS, to_train_config
+from qm9flow.tuning.spaces import ARCHITECTURE, PRESETS, to_train_config
 
 CONFIG = to_train_config(TINY.first, small_config(), 0, TINY)
 
@@ -47,9 +49,22 @@ def test_every_architecture_and_layer_count_has_a_finalist() -> None:
     assert pick([], space, 6) == ()
 
 
+def test_half_of_the_places_are_for_the_best() -> None:
+    space = PRESETS["modern"]
+    random = make_sampler("random", space, 0)
+    study = optuna.create_study()
+    points = [random.propose(study.ask()) for _ in range(60)]
+    trials = [TrialRecord(n, "complete", point, 0.01 * n) for n, point in enumerate(points)]
+    found = [item.number for item in pick(trials, space, 8)]
+    assert len(found) == 8
+    assert {trials[n].params[ARCHITECTURE] for n in found} == set(space.architectures.options)
+    assert sum(n < 8 for n in found) >= 4
+
+
 def test_rounds_shrink_and_lengthen() -> None:
     assert rounds(16, 30.0) == ((16, 2.0), (4, 6.0))
     assert rounds(2, 3.0) == ((2, 0.2), (2, 0.6))
+    assert rounds(2, 0.01) == ((2, 0.01), (2, 0.02))
     assert rounds(1, 3.0) == rounds(0, 3.0) == ()
 
 

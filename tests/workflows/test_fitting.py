@@ -80,5 +80,5 @@ def test_a_study_goes_on_with_what_was_chosen_for_it(dataset: Dataset, stores: S
 def test_on_a_cluster_of_unknown_size_defaults_stay(dataset: Dataset, stores: Stores) -> None:
     study = StudyConfig(n_trials=1000, ray_address="auto")
     found = fitted(study, FITTED, stores, dataset, Placement(None, address="auto"))
-    assert found.study == dataclasses.replace(study, finalists=10)
+    assert found.study == dataclasses.replace(study, finalists=16)
     assert found.chosen == ("finalists",)

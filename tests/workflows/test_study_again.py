@@ -127,7 +127,12 @@ def test_finals_are_held_once_and_choose_the_candidate() -> None:
     assert "in the last round" in "\n".join(again)
     once_more: list[str] = []
     assert resume_study("my study", None, more, quiet(once_more)) is not None
-    assert not any(line.startswith("finals") for line in once_more)
+    held = [line for line in once_more if line.startswith("finals")]
+    assert [line.split(", ")[-1] for line in held] == ["3 of them before", "2 of them before"]
+    none: list[str] = []
+    assert resume_study("my study", None, more | {"finalists": 0}, quiet(none)) is not None
+    assert not any("finals" in line for line in none)
+    assert resume_study("my study", None, more, quiet()) is not None
     parent = list_studies(None)[0]["parent_run_id"]
     assert {"finals.csv", "leaderboard.csv"} <= {
         item.path for item in client().list_artifacts(parent)

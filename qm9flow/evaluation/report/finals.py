@@ -34,9 +34,9 @@ def finals_markup(facts: Facts) -> str:
     lead = (
         "<p>A trial is short and favours small, fast networks. So "
         f"{counted(len(numbers), 'trial')} were trained further on the whole training split: the "
-        "best that differ, the best of every structure, and the first point of the space. The "
-        "lowest score of the last round is chosen; scores in brackets are of trials that were "
-        "stopped early.</p>"
+        "best that differ, and some of other architectures or numbers of layers, the first point "
+        "of the space among them. The lowest score of the last round is chosen; scores in "
+        "brackets are of trials that were stopped early.</p>"
     )
     return f"<h3>Finals</h3>{lead}{table(head, rows)}"
 
