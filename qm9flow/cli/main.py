@@ -90,9 +90,6 @@ def main() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # It also tells of every database that it makes.
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    # torch's threads would wait for each other by spinning: where another program has one of their
-    # cores, a training is ten times as slow. On idle cores it makes no difference.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         cli()
     except Qm9FlowError as error:

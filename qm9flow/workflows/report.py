@@ -48,8 +48,8 @@ def plan(opened: OpenStudy, size: SizeEstimate, placement: Placement | None, fit
         f"  disk: about {size.total / MEGABYTE:.0f} MB ({kept} models kept)",
         f"  records: {without_password(opened.stores.tracking_uri)}",
     ]
-    if fit.chosen:
-        options = ", ".join(f"{name} {getattr(study, name):g}" for name in fit.chosen)
+    if chosen := [name for name in fit.chosen if getattr(study, name)]:
+        options = ", ".join(f"{name} {getattr(study, name):g}" for name in chosen)
         lines.append(f"  chosen to fit {study.n_trials} trials and this machine: {options}")
     return "\n".join(lines)
 
