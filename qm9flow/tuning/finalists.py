@@ -66,6 +66,8 @@ def pick(records: Sequence[TrialRecord], space: Space, count: int) -> tuple[Tria
     others = [item for item in _best_of_structures(ranked, space) if item not in (*chosen, *first)]
     chosen += [item for item in (*first, *others) if item not in chosen][: count // 2]
     for item in ranked:
+        if len(chosen) >= count:
+            break
         if not any(_is_near(item, other, space) for other in chosen):
             chosen.append(item)
     return tuple(chosen[:count])

@@ -116,6 +116,8 @@ class Finals:
             taking_part = tuple(records[item.number] for item in _by_score(ended))
             if len(taking_part) < 2:
                 break
+        if not (found or selection.finals):
+            return selection
         winner = best_final(found)
         number = fastest_tied(selection) if winner is None else winner.number
         again = dataclasses.replace(selection, candidate=records[number], finals=tuple(found))

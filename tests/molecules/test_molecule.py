@@ -53,7 +53,10 @@ def test_too_large_names_the_limit() -> None:
 
 def test_real_molecules_pass(dataset: Dataset) -> None:
     for i in range(0, len(dataset), 1000):
-        validate(dataset.molecule(i), max_atoms=29)
+        molecule = dataset.molecule(i)
+        validate(molecule, max_atoms=len(molecule))
+        with pytest.raises(TooLargeError):
+            validate(molecule, max_atoms=len(molecule) - 1)
 
 
 def test_arrays_get_their_types() -> None:
