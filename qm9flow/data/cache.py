@@ -178,13 +178,14 @@ def _unwritable(folder: Path, error: OSError) -> CacheError:
 
 def _refuse_foreign(folder: Path) -> None:
     """Never replace what is not a cache."""
-    if folder.exists() and not folder.is_dir():
-        raise CacheError(f"the cache {folder} is to be a folder, but is a file: move it away")
-    foreign = [
-        path.name
-        for path in (folder.iterdir() if folder.is_dir() else ())
-        if path.suffix != ".npy" and path.name != MANIFEST
-    ]
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except FileNotFoundError:  # nothing there, or not any more: another process was quicker
+        return
+    except NotADirectoryError as error:
+        message = f"the cache {folder} is to be a folder, but is a file: move it away"
+        raise CacheError(message) from error
+    foreign = [name for name in names if not name.endswith(".npy") and name != MANIFEST]
     if foreign:
         raise CacheError(
             f"the folder {folder} is to be QM9's cache, but holds {foreign[0]}: move it away or "

@@ -237,21 +237,22 @@ def test_write_keeps_a_good_folder_unless_told_to_replace(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["columns"]
 
 
+@pytest.mark.parametrize("attempt", range(10))
 @pytest.mark.parametrize("is_damaged", [False, True])
-def test_many_writers_at_once_all_end_well(tmp_path: Path, is_damaged: bool) -> None:
+def test_many_writers_at_once_all_end_well(tmp_path: Path, is_damaged: bool, attempt: int) -> None:
     folder = tmp_path / "columns"
     if is_damaged:
         folder.mkdir()
         (folder / "x.npy").write_bytes(b"")
 
     def write_one(turn: int) -> None:
-        cache.write(folder, {"x": np.full(1000, turn)}, {"turn": turn})
+        cache.write(folder, {"x": np.full(1000, 100 * attempt + turn)}, {"turn": turn})
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write_one, range(32)))
     arrays, manifest = cache.read(folder)
     cache.verify(folder)
-    assert (arrays["x"] == manifest["turn"]).all()
+    assert (arrays["x"] == 100 * attempt + manifest["turn"]).all()
     assert [path.name for path in tmp_path.iterdir()] == ["columns"]
 
 
