@@ -13,6 +13,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_PROJECT_ENTRY_
 
 from qm9flow.tracking.places import Place
 from qm9flow.tracking.runs import (
+    FINAL,
     TAG_KEY,
     TAG_KIND,
     TAG_RESUMES,
@@ -68,7 +69,7 @@ def adopt(client: MlflowClient, parent: Run, new_parent: str) -> None:
 
 
 def end_orphans(client: MlflowClient, place: Place, own: str) -> None:
-    """End runs of killed starts that nothing else knows of; they have no trials.
+    """End runs of killed starts that nothing else knows of: parents, and trials trained further.
 
     Whoever calls holds the lease of the study or training, so no other start of it is alive.
 
@@ -77,10 +78,11 @@ def end_orphans(client: MlflowClient, place: Place, own: str) -> None:
         place: The study or training.
         own: The parent that is alive.
     """
-    found = f"tags.{TAG_KEY} = '{place.key}' and tags.{TAG_KIND} = '{place.kind}'"
-    for run in search(client, f"{found} and attributes.status = 'RUNNING'"):
-        if run.info.run_id != own:
-            end_run(client, run)
+    for kind in (place.kind, FINAL):
+        found = f"tags.{TAG_KEY} = '{place.key}' and tags.{TAG_KIND} = '{kind}'"
+        for run in search(client, f"{found} and attributes.status = 'RUNNING'"):
+            if run.info.run_id != own:
+                end_run(client, run)
     if place.kind == "study":
         _end_unbegun(client, place.name, own)
 

@@ -36,6 +36,9 @@ TAG_HOME = "home"
 TAG_RESUMES = "resumes"
 TAG_SUPERSEDED = "superseded_by"
 
+FINAL = "final"
+"""The kind of a run in which a trial is trained further."""
+
 CONFIG_FILE = "config.json"
 GRADIENTS_FILE = "gradients.npz"
 HEAT_MAP_FILE = "gradients.png"

@@ -20,6 +20,7 @@ from qm9flow.tracking.places import Kind, study_place, training_place
 from qm9flow.tracking.resume import adopt, earlier_parents, end_orphans
 from qm9flow.tracking.runs import (
     CONFIG_FILE,
+    FINAL,
     MODEL_FOLDER,
     TAG_HOME,
     TAG_KEY,
@@ -155,21 +156,60 @@ class StudyTracker(ParentRun):
         Returns:
             Its tracker; its `run_id` is empty if MLflow could not make a run.
         """
+        place = self._trial_place(number)
+        tags = {TAG_KIND: "trial", TAG_TRIAL: number, **(tags or {})}
+        return self._open_nested(place, parameters, tags, run_id, config)
+
+    def open_final(
+        self,
+        number: int,
+        spool: Path,
+        parameters: Mapping[str, Any],
+        tags: Mapping[str, object] | None = None,
+        run_id: str | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+    ) -> TrainingTracker:
+        """Make the nested run of a trial that is trained further, or open it again.
+
+        Args:
+            number: The trial's number in the study.
+            spool: File of the training's epochs; its folder names the training.
+            parameters: As of `open_trial`.
+            tags: More tags.
+            run_id: As of `open_trial`.
+            config: As of `open_trial`.
+
+        Returns:
+            Its tracker; its `run_id` is empty if MLflow could not make a run.
+        """
+        name = spool.parent.name
+        place = TrainingPlace(f"final-{name}", spool, self.place.tensorboard / "finals" / name)
+        tags = {TAG_KIND: FINAL, TAG_TRIAL: number, **(tags or {})}
+        return self._open_nested(place, parameters, tags, run_id, config)
+
+    def _open_nested(
+        self,
+        place: TrainingPlace,
+        parameters: Mapping[str, Any],
+        tags: Mapping[str, object],
+        run_id: str | None,
+        config: Mapping[str, Any] | None,
+    ) -> TrainingTracker:
         start = time.perf_counter()
         with self._calls.timed():
-            run = None if run_id is None else self._reopen(run_id, number)
+            run = None if run_id is None else self._reopen(run_id, place.name)
             is_reopened = run is not None
             if run is None:
                 run = self._calls.fetch(
-                    f"make the run of {run_name(number)}",
-                    lambda: self._create(number, tags or {}),
+                    f"make the run of {place.name}", lambda: self._create(place.name, tags)
                 )
             if run is not None:  # an older run too: a kill may have left it empty
-                self._fill(run, number, parameters, config)
+                self._fill(run, place.name, parameters, config)
             tracker = TrainingTracker(
                 self._client,
                 self._calls,
-                self._trial_place(number),
+                place,
                 run=run,
                 parameters=flatten(parameters),
                 is_new=run_id is None,
@@ -227,43 +267,41 @@ class StudyTracker(ParentRun):
                 is_reopened=run is not None,
             )
 
-    def _create(self, number: int, tags: Mapping[str, object]) -> Run:
+    def _create(self, name: str, tags: Mapping[str, object]) -> Run:
         all_tags = self._tags | {
             MLFLOW_PARENT_RUN_ID: self.parent_run_id,
-            MLFLOW_RUN_NAME: run_name(number),
-            TAG_KIND: "trial",
-            TAG_TRIAL: str(number),
+            MLFLOW_RUN_NAME: name,
             TAG_STATE: "running",
         }
-        all_tags |= {name: str(value)[:TAG_LENGTH] for name, value in tags.items()}
-        return self._client.create_run(self.experiment_id, tags=all_tags, run_name=run_name(number))
+        all_tags |= {key: str(value)[:TAG_LENGTH] for key, value in tags.items()}
+        return self._client.create_run(self.experiment_id, tags=all_tags, run_name=name)
 
     def _fill(
         self,
         run: Run,
-        number: int,
+        name: str,
         parameters: Mapping[str, Any],
         config: Mapping[str, Any] | None,
     ) -> None:
         run_id, entities = run.info.run_id, parameters_of(parameters)
         self._calls.attempt(
-            f"log the parameters of {run_name(number)}",
+            f"log the parameters of {name}",
             lambda: self._client.log_batch(run_id, params=entities),
         )
         if self._dataset:
             self._calls.attempt(
-                f"log the data of {run_name(number)}",
+                f"log the data of {name}",
                 lambda: self._client.log_inputs(run_id, self._dataset),
             )
         if config is not None:
             with tempfile.TemporaryDirectory() as folder:
                 (Path(folder) / CONFIG_FILE).write_text(json.dumps(config, indent=1))
                 self._calls.attempt(
-                    f"log the configuration of {run_name(number)}",
+                    f"log the configuration of {name}",
                     lambda: artifacts_of(self._client, run).log_artifacts(folder),
                 )
 
-    def _reopen(self, run_id: str, number: int) -> Run | None:
+    def _reopen(self, run_id: str, name: str) -> Run | None:
         def work() -> Run:
             self._client.update_run(run_id, status="RUNNING")
             self._client.log_batch(
@@ -275,7 +313,7 @@ class StudyTracker(ParentRun):
             )
             return self._client.get_run(run_id)
 
-        return self._calls.fetch(f"open the run of {run_name(number)} again", work)
+        return self._calls.fetch(f"open the run of {name} again", work)
 
     def log_heat_map(self, run_id: str, number: int) -> bool:
         """Draw a finished trial's gradients into its run.

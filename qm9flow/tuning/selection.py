@@ -1,7 +1,6 @@
 """Which trial wins: by the group's three criteria, and by a score that is only so certain."""
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -16,18 +15,14 @@ from qm9flow.nn.catalog import build
 from qm9flow.nn.contract import PropertyModel
 from qm9flow.properties import LEARNED, TARGETS
 from qm9flow.training.device import pick_device
-from qm9flow.training.events import EpochEnded, Failed
-from qm9flow.training.fit import fit
 from qm9flow.training.metrics import learned_scale, training_codec, training_sample
 from qm9flow.training.predict import predict
+from qm9flow.training.speed import measure_speed
 from qm9flow.tuning.records import TrialRecord
 from qm9flow.tuning.spaces import Space, to_train_config
 
 TIMED_ALONE = 10
 """How many of the best trials are timed again with nothing else running."""
-
-TIMED_MOLECULES = 2048
-"""Training molecules that speeds are measured on: the same for all, in the same order."""
 
 RESAMPLES = 1000
 
@@ -44,6 +39,7 @@ class Final:
         score: Lowest `val/score`, None if it failed.
         epochs: Epochs done.
         reason: Why it failed, in words.
+        run_id: MLflow's run; empty if it could not make one.
     """
 
     number: int
@@ -51,6 +47,7 @@ class Final:
     score: float | None
     epochs: int
     reason: str | None = None
+    run_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -204,53 +201,6 @@ def molecule_scores(
     truth = dataset.truth()[sample.validation][:, [TARGETS.index(name) for name in LEARNED]]
     scale = learned_scale(dataset, sample.train)
     return np.asarray((np.abs(predicted[:, columns] - truth) / scale).mean(axis=1))
-
-
-def measure_speed(config: TrainConfig, dataset: Dataset, seconds: float = 2.0) -> float:
-    """Time a training alone: the same molecules in the same order, whatever the configuration.
-
-    Call it one configuration after another, with nothing else running.
-
-    Args:
-        config: What to train; its sizes, budgets and seed do not count.
-        dataset: All molecules.
-        seconds: How long to measure, after a first epoch that does not count; a training whose
-            first epoch is longer than that is timed by it.
-
-    Returns:
-        Molecules a second, validation left out.
-
-    Raises:
-        StudyError: The training fails.
-    """
-    timed = dataclasses.replace(
-        config,
-        train_size=min(TIMED_MOLECULES, config.train_size or TIMED_MOLECULES),
-        val_size=1,
-        max_epochs=100_000,
-        max_minutes=None,
-        checkpoint_every=100_000,
-        patience=None,
-        schedule="constant",
-        seed=0,
-        threads=1,  # as it was trained; several would wait for each other on a busy machine
-    )
-    molecules = timed.train_size or 0
-    epochs: list[float] = []
-    deadline = time.monotonic() + seconds
-    stream = fit(timed, dataset)
-    for event in stream:
-        if isinstance(event, Failed):
-            raise StudyError(f"the configuration cannot be timed: {event.message}")
-        if isinstance(event, EpochEnded):
-            epochs.append(event.metrics["train/seconds"])
-            if len(epochs) == 1 and epochs[0] < seconds:
-                deadline = time.monotonic() + seconds
-            if time.monotonic() >= deadline:
-                break
-    stream.close()
-    counted = epochs[1:] or epochs
-    return molecules * len(counted) / sum(counted)
 
 
 def select(

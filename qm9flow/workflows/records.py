@@ -5,10 +5,10 @@ from typing import Any
 
 from qm9flow import config
 from qm9flow.tracking.stores import resolve_stores
-from qm9flow.tuning import records
+from qm9flow.tuning import chosen, records
 from qm9flow.tuning.records import StudyRecord
-from qm9flow.tuning.selection import by_score
-from qm9flow.workflows.report import settings
+from qm9flow.tuning.selection import Final, by_score
+from qm9flow.workflows.report import finals_lines, settings
 
 
 def list_studies(storage: str | None) -> list[dict[str, Any]]:
@@ -48,18 +48,24 @@ def show_study(name: str, storage: str | None, top: int) -> dict[str, Any]:
         top: Trials to show.
 
     Returns:
-        Plain JSON values; `trials` holds the best completed ones, then the others.
+        Plain JSON values; `trials` holds the best completed ones, then the others; `candidate` is
+        the trial that was chosen, if one was, and `finals` how trials did that were trained further
+        to choose it.
 
     Raises:
         StudyError: There is no such study.
     """
-    study = records.show_study(resolve_stores(storage), name)
+    stores = resolve_stores(storage)
+    study = records.show_study(stores, name)
+    selection = chosen.recall(stores, study)
     ranked = by_score(study.trials)
     others = [item for item in study.trials if item.state != "complete"]
     return {
         **_row(study),
         "config": config.to_dict(study.config),
         "trials": [asdict(item) for item in [*ranked, *others][:top]],
+        "candidate": selection.candidate.number if selection else None,
+        "finals": [asdict(item) for item in selection.finals] if selection else [],
     }
 
 
@@ -99,6 +105,11 @@ def study_text(shown: dict[str, Any]) -> str:
         lines.append(
             f"{item['number']:5d}  {item['state']:8}  {score:>6}  {settings(item['params'])}{why}"
         )
+    if shown["finals"]:
+        finals = [Final(**item) for item in shown["finals"]]
+        lines += ["", *finals_lines(finals, shown["candidate"])]
+    elif shown["candidate"] is not None:
+        lines += ["", f"candidate: trial {shown['candidate']}"]
     return "\n".join(lines)
 
 

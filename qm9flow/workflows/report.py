@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from qm9flow.config import StudyConfig
+from qm9flow.evaluation.text_tables import counted
 from qm9flow.locations import without_password
 from qm9flow.tracking.study import StudyTracker
 from qm9flow.tuning import pruning
@@ -19,6 +20,7 @@ from qm9flow.tuning.study import OpenStudy
 from qm9flow.workflows.fitting import Fitted
 from qm9flow.workflows.look_further import look_further, named
 from qm9flow.workflows.publish import Published
+from qm9flow.workflows.trained import Trained
 
 MEGABYTE = 1e6
 
@@ -39,9 +41,9 @@ def plan(opened: OpenStudy, size: SizeEstimate, placement: Placement | None, fit
     train = "all" if study.train_size is None else f"{study.train_size:,}"
     kept = "all" if study.keep_models is None else f"the best {study.keep_models}"
     lines = [
-        f"study {opened.name}: {study.n_trials} trials of preset {opened.space.name}, "
+        f"study {opened.name}: {counted(study.n_trials, 'trial')} of preset {opened.space.name}, "
         f"sampler {study.sampler}, seed {study.seed}",
-        f"  a trial: {train} training molecules, {study.max_epochs} epochs at most"
+        f"  a trial: {train} training molecules, {counted(study.max_epochs, 'epoch')} at most"
         f"{_compared(study)}",
         f"  {_where(placement)}",
         f"  time: {_time(study, fit, placement)}",
@@ -138,7 +140,7 @@ def choice(result: StudyResult, selection: Selection) -> str:
     best = by_score(result.trials)[0]
     candidate = selection.candidate
     if selection.finals:
-        return "\n".join([*lines, *_finals(selection)])
+        return "\n".join([*lines, *finals_lines(selection.finals, candidate.number)])
     why = (
         "the lowest score"
         if candidate.number == best.number
@@ -151,18 +153,46 @@ def choice(result: StudyResult, selection: Selection) -> str:
     return "\n".join(lines)
 
 
-def _finals(selection: Selection) -> list[str]:
+def finals_lines(finals: Sequence[Final], candidate: int) -> list[str]:
+    """How trials did that were trained further, and which goes on.
+
+    Args:
+        finals: Of all rounds.
+        candidate: The trial's number.
+
+    Returns:
+        A table, and a line under it.
+    """
     lines = ["trained further, on the whole split:", "  trial  minutes  epochs   score"]
     lines += [
         f"  {item.number:5d}  {item.minutes:7.2f}  {item.epochs:6d}  "
         f"{f'failed: {item.reason}' if item.score is None else f'{item.score:6.4f}'}"
-        for item in sorted(selection.finals, key=_by_round)
+        for item in sorted(finals, key=_by_round)
     ]
-    number = selection.candidate.number
-    winner = best_final(selection.finals)
+    winner = best_final(finals)
     if winner is None:
-        return [*lines, f"candidate: trial {number}, as all of these failed"]
-    return [*lines, f"candidate: trial {number}, score {winner.score:.4f} in the last round"]
+        return [*lines, f"candidate: trial {candidate}, as all of these failed"]
+    return [*lines, f"candidate: trial {candidate}, score {winner.score:.4f} in the last round"]
+
+
+def worse_than_in_finals(trained: Trained, selection: Selection) -> str | None:
+    """A final training that came to less than a shorter one had: something slowed it down.
+
+    Args:
+        trained: The candidate, trained to the end.
+        selection: With its finals, if there were any.
+
+    Returns:
+        What is odd and what to do; None if nothing is.
+    """
+    winner, score = best_final(selection.finals), trained.best_metrics["val/score"]
+    if winner is None or winner.score is None or score <= winner.score:
+        return None
+    return (
+        f"the final training came to {score:.4f} in {counted(trained.epochs, 'epoch')}, but the "
+        f"finals' {winner.minutes:g} min to {winner.score:.4f}: was the machine busy? The study "
+        "resumed with other --final-minutes trains anew"
+    )
 
 
 def _by_round(item: Final) -> tuple[float, bool, float]:

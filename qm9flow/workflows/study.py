@@ -16,6 +16,7 @@ from qm9flow.errors import Qm9FlowError, StudyError
 from qm9flow.evaluation.leaderboard import leaderboard
 from qm9flow.evaluation.report.facts import read_facts
 from qm9flow.evaluation.report.write import FOLDER, PAGE, log_report
+from qm9flow.evaluation.text_tables import counted
 from qm9flow.tracking.runs import fetch_artifact
 from qm9flow.tracking.stores import Stores, connect, resolve_stores
 from qm9flow.tracking.study import StudyTracker
@@ -30,7 +31,8 @@ from qm9flow.tuning.selection import Selection, best_final, by_score, select, wi
 from qm9flow.tuning.study import OpenStudy, default_name, open_study, recorded
 from qm9flow.workflows import report
 from qm9flow.workflows.console import Console, Stopped
-from qm9flow.workflows.finals import Finals, final_config, label
+from qm9flow.workflows.final_training import final_config, final_name, on_fastest_threads
+from qm9flow.workflows.finals import Finals
 from qm9flow.workflows.fitting import fitted
 from qm9flow.workflows.journal import log_file, logged, on_record
 from qm9flow.workflows.publish import Published, publish, put_on_record
@@ -150,25 +152,14 @@ def _search_and_publish(
         raise Stopped
     console.say(report.search(result))
     selection = _select(opened, dataset, result, console)
-    finals = Finals(opened, dataset, placement, console)
+    finals = Finals(opened, dataset, placement, tracker, console)
     selection = finals.hold(selection, result.trials)
     _log_search(opened, result, selection, tracker)
     _write_report(opened, tracker, console)
     console.say(report.choice(result, selection))
-    final = final_config(opened, selection.candidate, opened.config.final_minutes)
-    name = label(selection.candidate.number, opened.config.final_minutes)
+    name = final_name(selection.candidate.number, opened.config.final_minutes)
     folder = opened.state / FINAL / name
-    claim(folder, final)
-    if (folder / RECORD).exists():
-        console.say("the candidate was trained on the whole split before")
-    else:
-        minutes = f"{opened.config.final_minutes:g} min"
-        console.say(f"training the candidate on the whole split, {minutes}")
-    training = tracker.open_training(
-        config.to_dict(final), folder / EPOCHS, name="final training", folder=FINAL
-    )
-    with on_record(training, console) as on_event:
-        trained = train_to_end(final, dataset, folder, on_event=on_event, stop=console.stop)
+    trained = _train_candidate(opened, dataset, selection, folder, tracker=tracker, console=console)
     published = publish(
         trained,
         dataset,
@@ -246,6 +237,35 @@ def _log_search(
     for record in by_score(trials)[:HEAT_MAPS]:
         if record.run_id:
             tracker.log_heat_map(record.run_id, record.number)
+
+
+def _train_candidate(
+    opened: OpenStudy,
+    dataset: Dataset,
+    selection: Selection,
+    folder: Path,
+    *,
+    tracker: StudyTracker,
+    console: Console,
+) -> Trained:
+    """Train it to the end, in the study's own run."""
+    final = final_config(opened, selection.candidate, opened.config.final_minutes)
+    claim(folder, final)
+    if (folder / RECORD).exists():
+        console.say("the candidate was trained on the whole split before")
+    else:
+        final = on_fastest_threads(final, dataset)
+        threads = "" if final.threads is None else f" on {counted(final.threads, 'thread')}"
+        minutes = f"{opened.config.final_minutes:g} min"
+        console.say(f"training the candidate on the whole split, {minutes}{threads}")
+    training = tracker.open_training(
+        config.to_dict(final), folder / EPOCHS, name="final training", folder=FINAL
+    )
+    with on_record(training, console) as on_event:
+        trained = train_to_end(final, dataset, folder, on_event=on_event, stop=console.stop)
+    if (warning := report.worse_than_in_finals(trained, selection)) is not None:
+        console.say(warning)
+    return trained
 
 
 def _write_report(opened: OpenStudy, tracker: StudyTracker, console: Console) -> None:

@@ -20,7 +20,7 @@ from qm9flow.config import StudyConfig, to_dict
 from qm9flow.errors import StudyError
 from qm9flow.evaluation.parameter_drawings import draw_parallel, draw_slices
 from qm9flow.evaluation.report.facts import Facts, read_facts
-from qm9flow.evaluation.report.finals import finals_markup
+from qm9flow.evaluation.report.finals import finals_section
 from qm9flow.evaluation.report.header import header
 from qm9flow.evaluation.report.page import page
 from qm9flow.evaluation.report.pictures import TITLES
@@ -296,7 +296,7 @@ def test_an_interrupted_study_says_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_finals_are_shown_round_by_round(facts: Facts) -> None:
-    assert finals_markup(facts) == ""
+    assert finals_section(facts) == ""
     complete = [trial for trial in facts.trials if trial.state == "complete"]
     first, second = complete[:2]
     finals = (
@@ -305,7 +305,7 @@ def test_finals_are_shown_round_by_round(facts: Facts) -> None:
         Final(second.number, 4.5, None, 0),
     )
     selection = Selection(first, (), 0.01, (), {}, finals)
-    markup = finals_markup(dataclasses.replace(facts, selection=selection))
+    markup = finals_section(dataclasses.replace(facts, selection=selection))
     numbers = [int(found) for found in re.findall(r"<tr[^>]*><td>(\d+)", markup)]
     assert numbers == [second.number, first.number]  # the longest training first
     texts = Reader(markup).texts

@@ -344,3 +344,30 @@ def test_deleted_study_is_gone(stores: Stores, client: MlflowClient, name: str) 
     assert not study_place(stores, name).tensorboard.exists()
     assert runs.delete_study_runs(stores, name) == 0
     other.finish("FINISHED")
+
+
+def test_a_trial_trained_further_goes_on_in_its_own_run(
+    study: StudyTracker,
+    stores: Stores,
+    client: MlflowClient,
+    make_epoch: MakeEpoch,
+    tmp_path: Path,
+) -> None:
+    spool = tmp_path / "trial-00003-2-minutes" / "epochs.jsonl"
+    first = study.open_final(3, spool, {"hidden": 8}, {"minutes": 2}, config={"seed": 1})
+    first.log(make_epoch(1))
+    second = reopened(stores, study)  # the first start was killed
+    run = client.get_run(first.run_id)
+    assert run.info.run_name == "final-trial-00003-2-minutes"
+    assert run.info.status == "KILLED"
+    assert run.data.tags["mlflow.parentRunId"] == second.parent_run_id
+    assert {"kind": "final", "trial": "3", "minutes": "2"}.items() <= run.data.tags.items()
+    again = second.open_final(3, spool, {"hidden": 8}, run_id=first.run_id)
+    again.log(make_epoch(2))
+    again.finish("complete")
+    assert again.run_id == first.run_id
+    assert client.get_run(again.run_id).info.status == "FINISHED"
+    assert not spool.exists()
+    history = client.get_metric_history(again.run_id, "val/score")
+    assert [point.step for point in history] == [1, 2]
+    second.finish("FINISHED")

@@ -14,11 +14,9 @@ from qm9flow.data.store import Dataset
 from qm9flow.errors import StudyError
 from qm9flow.tracking.runs import MODEL_FOLDER, fetch_artifact
 from qm9flow.tracking.stores import connect
-from qm9flow.tuning import selection
 from qm9flow.tuning.records import TrialRecord
 from qm9flow.tuning.selection import (
     choose,
-    measure_speed,
     molecule_scores,
     pareto_front,
     select,
@@ -100,15 +98,3 @@ def test_molecules_contribute_the_score_of_the_study(undisturbed, dataset: Datas
     assert found.standard_error == standard_error(scores)
     assert found.candidate.molecules_per_second == found.speeds[found.candidate.number]
     assert result.best.number in {item.number for item in found.front}
-
-
-def test_speed_is_that_of_training_alone(dataset: Dataset, monkeypatch):
-    monkeypatch.setattr(selection, "TIMED_MOLECULES", 256)
-    small = to_train_config(TINY.first, small_config(train_size=None), 0, TINY)
-    large = dataclasses.replace(
-        small, model=dataclasses.replace(small.model, conv_layers=4, hidden=64)
-    )
-    speeds = [measure_speed(config, dataset, 0.2) for config in (small, large)]
-    assert speeds[0] > speeds[1] > 1
-    with pytest.raises(StudyError, match="cannot be timed"):
-        measure_speed(dataclasses.replace(small, device="cuda", val_size=10**6), dataset, 0.1)

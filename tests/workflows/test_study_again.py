@@ -8,10 +8,12 @@ from mlflow.entities import Run
 
 from qm9flow.config import StudyConfig
 from qm9flow.errors import ConfigError, StudyError
+from qm9flow.evaluation.leaderboard import leaderboard
 from qm9flow.registry.aliases import promote, rollback
 from qm9flow.registry.versions import resolve
+from qm9flow.tracking.stores import resolve_stores
 from qm9flow.workflows.console import Console
-from qm9flow.workflows.records import delete_study, list_studies
+from qm9flow.workflows.records import delete_study, list_studies, show_study, study_text
 from qm9flow.workflows.single import config_of_run, run_training
 from qm9flow.workflows.study import resume_study, run_study
 from qm9flow.workflows.study_report import report_study
@@ -137,6 +139,28 @@ def test_finals_are_held_once_and_choose_the_candidate() -> None:
     assert {"finals.csv", "leaderboard.csv"} <= {
         item.path for item in client().list_artifacts(parent)
     }
+
+
+def test_finals_have_runs_of_their_own() -> None:
+    shown = show_study("my study", None, 4)
+    finals = {item["run_id"]: item for item in shown["finals"]}
+    found = {run.info.run_id: run for run in runs() if run.data.tags.get("kind") == "final"}
+    assert len(found) == 5  # three, and two of them again
+    assert finals.keys() == found.keys()
+    for run_id, run in found.items():
+        final = finals[run_id]
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"] == shown["parent_run_id"]
+        assert run.data.tags["trial"] == str(final["number"])
+        assert run.data.metrics["best/val/score"] == final["score"]
+        history = client().get_metric_history(run_id, "val/score")
+        assert [point.step for point in history] == list(range(1, final["epochs"] + 1))
+        files = {item.path for item in client().list_artifacts(run_id)}
+        assert {"config.json", "gradients.npz", "model"} <= files
+    text = study_text(shown)
+    assert f"candidate: trial {shown['candidate']}, score" in text
+    rows = leaderboard(resolve_stores(), shown["parent_run_id"])
+    assert sorted(row["trial"] for row in rows) == [0, 1, 2, 3]
 
 
 def test_the_report_goes_where_it_can(home: Path) -> None:

@@ -15,7 +15,7 @@ from qm9flow.tuning import chosen, pruning
 from qm9flow.tuning.parameters import Parameters, study_parameters
 from qm9flow.tuning.records import StudyRecord, TrialRecord, show_study
 from qm9flow.tuning.sampling import make_sampler
-from qm9flow.tuning.selection import Selection, by_score, pareto_front, with_speeds
+from qm9flow.tuning.selection import Final, Selection, by_score, pareto_front, with_speeds
 from qm9flow.tuning.spaces import get_space
 
 
@@ -65,6 +65,11 @@ class Facts:
     def candidate(self) -> TrialRecord | None:
         """The trial that goes on, or would if the search ended now."""
         return self.best if self.selection is None else self.trials[self.selection.candidate.number]
+
+    @property
+    def finals(self) -> tuple[Final, ...]:
+        """How trials did that were trained further; empty until all of them have."""
+        return self.selection.finals if self.selection else ()
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -123,13 +128,19 @@ class Facts:
         return self.on_record.missing or {
             "running": "the study is still running; its network is trained to the end and "
             "registered after the search",
-            "searched": "all trials have ended, but the final training has not: start the study "
-            "again to finish it",
+            "searched": f"all trials have ended, but {self._left} not: start the study again to "
+            "finish it",
         }.get(
             self.status,
             f"the study was interrupted after {self.ended:,} of {self.total:,} trials: start it "
             "again to finish it",
         )
+
+    @property
+    def _left(self) -> str:
+        """What follows the search."""
+        has_finals_left = self.study.config.finalists > 1 and not self.finals
+        return "the finals have" if has_finals_left else "the final training has"
 
     @property
     def completed(self) -> int:

@@ -1,13 +1,13 @@
-"""The part of the leaderboard about trials that were trained further."""
+"""The part of the page about trials that were trained further."""
 
 from qm9flow.evaluation.report.facts import Facts
 from qm9flow.evaluation.report.interactive import setting
-from qm9flow.evaluation.report.markup import NOTHING, Cell, table, text
+from qm9flow.evaluation.report.markup import NOTHING, Cell, run_link, section, table, text
 from qm9flow.evaluation.text_tables import counted
 from qm9flow.tuning.selection import Final
 
 
-def finals_markup(facts: Facts) -> str:
+def finals_section(facts: Facts) -> str:
     """How finalists did, round by round.
 
     Args:
@@ -16,7 +16,7 @@ def finals_markup(facts: Facts) -> str:
     Returns:
         Markup; empty where no finals were held.
     """
-    finals = facts.selection.finals if facts.selection else ()
+    finals = facts.finals
     if not finals:
         return ""
     rounds = sorted({item.minutes for item in finals})
@@ -31,14 +31,15 @@ def finals_markup(facts: Facts) -> str:
     head += [Cell(f"after<br>{minutes:g} min", True) for minutes in rounds]
     head += [Cell(text(name).replace("_", "_<wbr>"), True, "wrap") for name in names]
     rows = [_row(facts, number, rounds, scores, names) for number in numbers]
+    head.append(Cell("MLflow run"))
     lead = (
-        "<p>A trial is short and favours small, fast networks. So "
+        "A trial is short and favours small, fast networks. So "
         f"{counted(len(numbers), 'trial')} were trained further on the whole training split: the "
         "best that differ, and some of other architectures or numbers of layers, the first point "
         "of the space among them. The lowest score of the last round is chosen; scores in "
-        "brackets are of trials that were stopped early.</p>"
+        "brackets are of trials that were stopped early."
     )
-    return f"<h3>Finals</h3>{lead}{table(head, rows)}"
+    return section("finals", "Finals", lead, table(head, rows))
 
 
 def _row(
@@ -52,18 +53,24 @@ def _row(
     is_chosen = facts.candidate is not None and facts.candidate.number == number
     tag = '<span class="tag candidate">chosen</span>' if is_chosen else ""
     values = [trial.params.get(name) for name in names]
+    run_id = _last(number, tuple(scores.values())).run_id
     return "chosen" if is_chosen else "", [
         Cell(f"{number}{tag}"),
         Cell(_search_score(trial.score, trial.state), True),
         *(Cell(_score(scores.get((number, minutes))), True, "ours") for minutes in rounds),
         *(Cell("" if value is None else text(setting(value)), True) for value in values),
+        Cell(run_link(run_id, facts.run_url(run_id))),
     ]
 
 
 def _rank(number: int, finals: tuple[Final, ...]) -> tuple[float, bool, float]:
     """Those that came furthest first, by their last score."""
-    last = max((item for item in finals if item.number == number), key=lambda item: item.minutes)
+    last = _last(number, finals)
     return -last.minutes, last.score is None, last.score or 0.0
+
+
+def _last(number: int, finals: tuple[Final, ...]) -> Final:
+    return max((item for item in finals if item.number == number), key=lambda item: item.minutes)
 
 
 def _score(final: Final | None) -> str:

@@ -10,7 +10,7 @@ _STATUS = {
     "complete": "complete",
     "running": "running",
     "interrupted": "interrupted",
-    "searched": "final training to come",
+    "searched": "searched, not yet trained to the end",
 }
 _MILLION = 1e6
 _LINE = "var(--line)"
@@ -122,7 +122,11 @@ def _failed(facts: Facts) -> tuple[str, str]:
 
 
 def _time(facts: Facts) -> tuple[str, str]:
-    return duration(facts.trial_hours), f"{plain_duration(facts.hours)} from first to last"
+    detail = f"{plain_duration(facts.hours)} from first to last"
+    if facts.finals:
+        minutes = sum(item.minutes for item in facts.finals)
+        detail += f"; finals, {plain_duration(minutes / 60)} in all, not counted"
+    return duration(facts.trial_hours), detail
 
 
 def duration(hours: float) -> str:
@@ -168,7 +172,7 @@ def _best(facts: Facts) -> tuple[str, str]:
     if facts.selection is None:
         return f"{best.score:.4f}", detail
     chosen = facts.selection.candidate.number
-    if facts.selection.finals:
+    if facts.finals:
         detail = f"validation score of trial {best.number}; finals chose trial {chosen}"
     elif chosen != best.number:
         detail = f"validation score of trial {best.number}; chosen: trial {chosen}, tied and faster"

@@ -81,6 +81,23 @@ def section(name: str, title: str, lead: str, *parts: str) -> str:
     return f'<section id="{name}">\n<h2>{text(title)}</h2>\n{under}\n{body}\n</section>'
 
 
+def run_link(run_id: str | None, url: str | None) -> str:
+    """A run of MLflow: a link where it is a server, else the run's id to look for.
+
+    Args:
+        run_id: The run; None or empty if there is none.
+        url: MLflow's page of it.
+
+    Returns:
+        Markup.
+    """
+    if not run_id:
+        return NOTHING
+    if url is None:
+        return f'<code class="id" title="{text(run_id)}">{text(run_id)}</code>'
+    return f'<a href="{text(url)}" title="{text(run_id)}"><code>{text(run_id[:8])}</code></a>'
+
+
 def picture(content: bytes, title: str, *, min_width: int, note: str = "") -> str:
     """A picture that is part of the page.
 

@@ -6,6 +6,7 @@ from plotly.offline import get_plotlyjs
 
 import qm9flow
 from qm9flow.evaluation.report.facts import Facts
+from qm9flow.evaluation.report.finals import finals_section
 from qm9flow.evaluation.report.header import header, tiles
 from qm9flow.evaluation.report.interactive import describe, plots
 from qm9flow.evaluation.report.markup import json_script, text
@@ -22,6 +23,7 @@ _LINKS = {
     "survival": "Rungs",
     "health": "Gradients",
     "leaderboard": "Leaderboard",
+    "finals": "Finals",
     "network": "Champion",
 }
 
@@ -38,8 +40,13 @@ def page(facts: Facts, pictures: Pictures) -> str:
     """
     drawn = plots(facts)
     parts = search_sections(facts, pictures, drawn)
-    parts += [ranking_section(facts), network_section(facts), failures(facts)]
-    links = "".join(f'<a href="#{name}">{title}</a>' for name, title in _LINKS.items())
+    finals = finals_section(facts)
+    parts += [ranking_section(facts), finals, network_section(facts), failures(facts)]
+    links = "".join(
+        f'<a href="#{name}">{title}</a>'
+        for name, title in _LINKS.items()
+        if finals or name != "finals"
+    )
     has_plots = any(drawn.values())
     scripts = ""
     if has_plots:

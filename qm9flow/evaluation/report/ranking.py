@@ -2,9 +2,16 @@
 
 from qm9flow.evaluation.fates import is_unhealthy, verdict_of
 from qm9flow.evaluation.report.facts import Facts
-from qm9flow.evaluation.report.finals import finals_markup
 from qm9flow.evaluation.report.interactive import setting
-from qm9flow.evaluation.report.markup import NOTHING, Cell, missing, section, table, text
+from qm9flow.evaluation.report.markup import (
+    NOTHING,
+    Cell,
+    missing,
+    run_link,
+    section,
+    table,
+    text,
+)
 from qm9flow.evaluation.text_tables import number
 from qm9flow.tuning.records import TrialRecord
 from qm9flow.tuning.selection import by_score
@@ -28,8 +35,8 @@ def ranking_section(facts: Facts) -> str:
         return section("leaderboard", title, "", missing("no trial has completed"))
     shown = ranked[:TOP]
     lead = f"The {len(shown)} best of {len(ranked):,} completed trials by validation score."
-    if facts.selection is not None and facts.selection.finals:
-        lead += " Finals, below, decided which of all trials is <b>chosen</b>."
+    if facts.finals:
+        lead += ' <a href="#finals">Finals</a> decided which of all trials is <b>chosen</b>.'
     elif facts.selection is not None:
         lead += (
             f" Trials within ± {facts.selection.standard_error:.4f} of the best tie; the fastest "
@@ -52,7 +59,7 @@ def ranking_section(facts: Facts) -> str:
         "validation score, training loss and speed at once. All trials, with their errors by "
         "target: <code>leaderboard.csv</code> in the run of the study.</p>"
     )
-    return section("leaderboard", title, lead, table(head, rows), note, finals_markup(facts))
+    return section("leaderboard", title, lead, table(head, rows), note)
 
 
 def _kind(facts: Facts, trial: TrialRecord) -> str:
@@ -83,20 +90,10 @@ def _row(
         Cell(f"{trial.epochs}", True),
         *(Cell("" if value is None else text(setting(value)), True) for value in values),
         *([Cell(text(verdict_of(trial)))] if verdicts else []),
-        Cell(_run(facts, trial.run_id)),
+        Cell(run_link(trial.run_id, facts.run_url(trial.run_id))),
     ]
 
 
 def _broken(name: str) -> str:
     """A parameter's name, on two lines where it is long."""
     return text(name).replace("_", "_<wbr>")
-
-
-def _run(facts: Facts, run_id: str | None) -> str:
-    """A link where MLflow is a server, else the run's id to look for."""
-    if run_id is None:
-        return NOTHING
-    url = facts.run_url(run_id)
-    if url is None:
-        return f'<code class="id" title="{text(run_id)}">{text(run_id)}</code>'
-    return f'<a href="{text(url)}" title="{text(run_id)}"><code>{text(run_id[:8])}</code></a>'

@@ -1,0 +1,78 @@
+"""A trial trained on all molecules: what that training is, what it is called, on how many threads.
+
+A study's last training is one; so are those that decide which trial gets it.
+"""
+
+import dataclasses
+
+from qm9flow.config import TrainConfig
+from qm9flow.data.splits import STANDARD_VALIDATION
+from qm9flow.data.store import Dataset
+from qm9flow.training.speed import fastest_threads
+from qm9flow.tuning.records import TrialRecord
+from qm9flow.tuning.spaces import to_train_config
+from qm9flow.tuning.study import OpenStudy
+
+MAX_EPOCHS = 300
+"""Passes of a final training, at most; its minutes end most of them long before."""
+
+TIMED_FROM_MINUTES = 1.0
+"""Shorter trainings are not worth finding out how they are fastest."""
+
+
+def final_config(opened: OpenStudy, candidate: TrialRecord, minutes: float) -> TrainConfig:
+    """A trial's training on all molecules, with an annealed rate.
+
+    Gradients do not end it. It is one training, whose time is granted; its best epoch is what is
+    released, whatever comes after; and a verdict that was wrong would cost the whole study.
+
+    Args:
+        opened: The study.
+        candidate: The trial.
+        minutes: Of training, at most.
+
+    Returns:
+        The training's configuration.
+    """
+    trial = to_train_config(candidate.params, opened.config, candidate.number, opened.space)
+    return dataclasses.replace(
+        trial,
+        train_size=None,
+        val_size=STANDARD_VALIDATION,
+        schedule="cosine",
+        max_epochs=MAX_EPOCHS,
+        growth=0,
+        max_minutes=minutes,
+        gradient_stop="observe",
+    )
+
+
+def final_name(number: int, minutes: float) -> str:
+    """What such a training is called: the same trial with another budget is another one.
+
+    Args:
+        number: Of the trial.
+        minutes: Of training.
+
+    Returns:
+        A name without dots, fit for a folder.
+    """
+    return f"trial-{number:05d}-{f'{minutes:g}'.replace('.', '_')}-minutes"
+
+
+def on_fastest_threads(train: TrainConfig, dataset: Dataset) -> TrainConfig:
+    """A training on as many threads as make it fastest on this machine at this moment.
+
+    Args:
+        train: From `final_config`; a short one is left as it is.
+        dataset: QM9.
+
+    Returns:
+        The same training with `threads`.
+
+    Raises:
+        TrainingError: It cannot be timed.
+    """
+    if train.max_minutes is None or train.max_minutes < TIMED_FROM_MINUTES:
+        return train
+    return dataclasses.replace(train, threads=fastest_threads(train, dataset))
