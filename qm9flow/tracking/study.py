@@ -31,6 +31,7 @@ from qm9flow.tracking.runs import (
     TAG_TRIAL,
     artifacts_of,
     delete_artifacts,
+    search,
     search_children,
 )
 from qm9flow.tracking.stores import (
@@ -41,6 +42,9 @@ from qm9flow.tracking.stores import (
     store_errors,
 )
 from qm9flow.tracking.training import TrainingPlace, TrainingTracker, TrialState, log_heat_map
+
+_FINAL_NAME = "final-"
+"""Goes before the name of a training in its run's."""
 
 
 def run_name(number: int) -> str:
@@ -184,9 +188,24 @@ class StudyTracker(ParentRun):
             Its tracker; its `run_id` is empty if MLflow could not make a run.
         """
         name = spool.parent.name
-        place = TrainingPlace(f"final-{name}", spool, self.place.tensorboard / "finals" / name)
+        place = TrainingPlace(
+            f"{_FINAL_NAME}{name}", spool, self.place.tensorboard / "finals" / name
+        )
         tags = {TAG_KIND: FINAL, TAG_TRIAL: number, **(tags or {})}
         return self._open_nested(place, parameters, tags, run_id, config)
+
+    def find_finals(self) -> dict[str, str]:
+        """Runs of trials that earlier starts trained further.
+
+        Returns:
+            Run ids by the trainings' names (of their folders), the newest of each; empty while
+            MLflow's store is away.
+        """
+        wanted = f"tags.{TAG_KEY} = '{self.place.key}' and tags.{TAG_KIND} = '{FINAL}'"
+        with self._calls.timed():
+            found = self._calls.fetch("find the finals", lambda: [*search(self._client, wanted)])
+        runs = sorted(found or [], key=lambda run: run.info.start_time)
+        return {run.info.run_name.removeprefix(_FINAL_NAME): run.info.run_id for run in runs}
 
     def _open_nested(
         self,

@@ -31,7 +31,6 @@ from qm9flow.workflows.trained import CHECKPOINT, EPOCHS, claim
 
 FOLDER = "finals"
 RESULT = "final.json"
-RUN = "run_id"
 
 
 class Finals:
@@ -146,6 +145,7 @@ class _Trainings:
         self._console = console
         self._candidates: dict[int, TrialRecord] = {}
         self._open: dict[int, TrainingTracker] = {}
+        self._runs = tracker.find_finals()
         self._unkept: list[tuple[TrainingTracker, TrialState]] = []
         self.ended: dict[int, Final] = {}
 
@@ -193,17 +193,14 @@ class _Trainings:
     def _begin(self, number: int) -> TrainingTracker:
         """Open its run; an older start's is gone on with."""
         folder, study = self._folder(number), self._opened.config
-        known = (folder / RUN).read_text() if (folder / RUN).exists() else None
         tracker = self._tracker.open_final(
             number,
             folder / EPOCHS,
             self._candidates[number].params,
             {"preset": study.preset, "sampler": study.sampler, "minutes": f"{self._minutes:g}"},
-            known,
+            self._runs.get(folder.name),
             config=config.to_dict(self._train(number)),
         )
-        if tracker.run_id and tracker.run_id != known:
-            replace_file(folder / RUN, tracker.run_id.encode())
         self._open[number] = tracker
         return tracker
 

@@ -362,6 +362,7 @@ def test_a_trial_trained_further_goes_on_in_its_own_run(
     assert run.info.status == "KILLED"
     assert run.data.tags["mlflow.parentRunId"] == second.parent_run_id
     assert {"kind": "final", "trial": "3", "minutes": "2"}.items() <= run.data.tags.items()
+    assert second.find_finals() == {"trial-00003-2-minutes": first.run_id}
     again = second.open_final(3, spool, {"hidden": 8}, run_id=first.run_id)
     again.log(make_epoch(2))
     again.finish("complete")
