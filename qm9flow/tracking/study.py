@@ -32,7 +32,6 @@ from qm9flow.tracking.runs import (
     artifacts_of,
     delete_artifacts,
     search,
-    search_children,
 )
 from qm9flow.tracking.stores import (
     STORE_ERRORS,
@@ -388,22 +387,3 @@ class StudyTracker(ParentRun):
                 is_reopened=True,
             )
             tracker.finish(state, reason, message)
-
-    def running_trials(self) -> list[tuple[str, int]]:
-        """Runs of trials that are RUNNING; after a kill, those that must be settled.
-
-        Returns:
-            Run id and trial number of each; empty if the store cannot be asked.
-        """
-        with self._calls.timed():
-            parent = self._calls.fetch(
-                "look at the study's run", lambda: self._client.get_run(self.parent_run_id)
-            )
-            runs = parent and self._calls.fetch(
-                "list the trials", lambda: search_children(self._client, parent)
-            )
-        return [
-            (str(run.info.run_id), int(run.data.tags.get(TAG_TRIAL, 0)))
-            for run in runs or []
-            if run.info.status == "RUNNING"
-        ]

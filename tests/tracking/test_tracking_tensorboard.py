@@ -67,8 +67,8 @@ def test_resumed_trial_shows_each_epoch_once(
     for epoch in (1, 2, 3):
         first.log(make_epoch(epoch))
     first._flush()
+    run_id = first.run_id
     del first
-    ((run_id, _),) = study.running_trials()
     second = study.open_trial(0, {"hidden": 8}, run_id=run_id)
     for epoch in (2, 3, 4):
         second.log(make_epoch(epoch))

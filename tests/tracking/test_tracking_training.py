@@ -183,9 +183,10 @@ def test_killed_trial_goes_on_without_gap_or_double(
     spool = study.place.state / "epochs" / "00003.jsonl"
     with spool.open("ab") as file:
         file.write(b'{"epoch": 99, "time_ms": 1, "metr')
+    run_id = first.run_id
     del first
 
-    second = study.open_trial(3, PARAMETERS, run_id=last_run(study))
+    second = study.open_trial(3, PARAMETERS, run_id=run_id)
     second.log(Started(2, 1234, 100, 20))  # the newest checkpoint was of epoch 2
     for epoch in (3, 4, 5):
         second.log(make_epoch(epoch, is_best=epoch != 4))
@@ -197,11 +198,6 @@ def test_killed_trial_goes_on_without_gap_or_double(
     assert arrays["epoch"].tolist() == [1, 2, 3, 4, 5]
     assert client.get_run(second.run_id).info.status == "FINISHED"
     assert not spool.exists()
-
-
-def last_run(study: StudyTracker) -> str:
-    ((run_id, _number),) = study.running_trials()
-    return run_id
 
 
 def test_interrupted_trial_is_opened_again(
