@@ -62,12 +62,14 @@ class StoreCalls:
             if self._depth == 0:
                 self.seconds_spent += time.perf_counter() - start
 
-    def attempt(self, what: str, call: Callable[[], object]) -> bool:
+    def attempt(self, what: str, call: Callable[[], object], *, is_local: bool = False) -> bool:
         """Make a call for its effect.
 
         Args:
             what: What is done, for the report.
             call: The call.
+            is_local: Whether it is to this machine's disk; whether a store is away is then as
+                unknown as before.
 
         Returns:
             Whether it succeeded.
@@ -77,7 +79,11 @@ class StoreCalls:
             call()
             return True
 
-        return self.fetch(what, done) is True
+        was_away = self.is_away
+        succeeded = self.fetch(what, done) is True
+        if is_local:
+            self.is_away = was_away
+        return succeeded
 
     def fetch(self, what: str, call: Callable[[], T]) -> T | None:
         """Make a call for its answer.

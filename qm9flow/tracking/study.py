@@ -1,4 +1,4 @@
-"""A study or a training by itself from its opening on, and the nested runs of its trials."""
+"""A study or a training by itself from its opening on, and the nested runs of its trainings."""
 
 import contextlib
 import json
@@ -161,7 +161,7 @@ class StudyTracker(ParentRun):
         """
         place = self._trial_place(number)
         tags = {TAG_KIND: "trial", TAG_TRIAL: number, **(tags or {})}
-        return self._open_nested(place, parameters, tags, run_id, config)
+        return self._open_nested(place, parameters, tags, run_id, config, is_new=run_id is None)
 
     def open_final(
         self,
@@ -177,7 +177,8 @@ class StudyTracker(ParentRun):
 
         Args:
             number: The trial's number in the study.
-            spool: File of the training's epochs; its folder names the training.
+            spool: File of the training's epochs, with those that an earlier start left there; its
+                folder, which is this training's alone, names it.
             parameters: As of `open_trial`.
             tags: More tags.
             run_id: As of `open_trial`.
@@ -191,7 +192,7 @@ class StudyTracker(ParentRun):
             f"{_FINAL_NAME}{name}", spool, self.place.tensorboard / "finals" / name
         )
         tags = {TAG_KIND: FINAL, TAG_TRIAL: number, **(tags or {})}
-        return self._open_nested(place, parameters, tags, run_id, config)
+        return self._open_nested(place, parameters, tags, run_id, config, is_new=False)
 
     def find_finals(self) -> dict[str, str]:
         """Runs of trials that earlier starts trained further.
@@ -213,6 +214,8 @@ class StudyTracker(ParentRun):
         tags: Mapping[str, object],
         run_id: str | None,
         config: Mapping[str, Any] | None,
+        *,
+        is_new: bool,
     ) -> TrainingTracker:
         start = time.perf_counter()
         with self._calls.timed():
@@ -230,7 +233,7 @@ class StudyTracker(ParentRun):
                 place,
                 run=run,
                 parameters=flatten(parameters),
-                is_new=run_id is None,
+                is_new=is_new,
                 is_reopened=is_reopened,
             )
         tracker.seconds_spent = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""One training on record while it runs: a trial's, a study's final one, or one by itself."""
+"""One training on record while it runs: a trial's, one of a study's finals, or one by itself."""
 
 import json
 import logging
@@ -115,7 +115,7 @@ class TrainingTracker:
         is_new: bool,
         is_reopened: bool,
     ) -> None:
-        """Start or go on; use `StudyTracker.open_trial` or `StudyTracker.open_training`.
+        """Start or go on; use `StudyTracker`'s `open_trial`, `open_final` or `open_training`.
 
         Args:
             client: From `connect`.
@@ -146,7 +146,7 @@ class TrainingTracker:
         with self._timed():
             self._last_logged = self._read_last_logged() if is_reopened else 0
             if is_new:
-                self._calls.attempt("tidy up", self._spool.discard)
+                self._calls.attempt("tidy up", self._spool.discard, is_local=True)
                 shutil.rmtree(place.unsent, ignore_errors=True)
                 shutil.rmtree(place.tensorboard, ignore_errors=True)
             self._open_tensorboard(parameters, self._first_replayed())
@@ -185,7 +185,7 @@ class TrainingTracker:
                 file.add_epoch(record)
             self._tensorboard = file
 
-        self._calls.attempt("open the TensorBoard file", work)
+        self._calls.attempt("open the TensorBoard file", work, is_local=True)
 
     def log(self, event: Event) -> None:
         """Take what the training says; metrics are sent every ten seconds.
@@ -223,7 +223,9 @@ class TrainingTracker:
     def _log_epoch(self, event: EpochEnded) -> None:
         record = EpochRecord(event, int(time.time() * 1000))
         if event.epoch > self._spool.last_epoch:
-            self._calls.attempt("keep the epoch on disk", lambda: self._spool.add(record))
+            self._calls.attempt(
+                "keep the epoch on disk", lambda: self._spool.add(record), is_local=True
+            )
             self._to_tensorboard(lambda file: file.add_epoch(record))
             self._take(record)
 
@@ -269,7 +271,7 @@ class TrainingTracker:
     def _to_tensorboard(self, write: Any) -> None:
         file = self._tensorboard
         if file is not None:
-            self._calls.attempt("write the TensorBoard file", lambda: write(file))
+            self._calls.attempt("write the TensorBoard file", lambda: write(file), is_local=True)
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set tags of the run.
@@ -298,6 +300,7 @@ class TrainingTracker:
                 self._calls.attempt(
                     "keep the model on disk",
                     lambda: shutil.copytree(folder, self._place.unsent, dirs_exist_ok=True),
+                    is_local=True,
                 )
 
     def delete_model(self) -> None:
@@ -372,7 +375,7 @@ class TrainingTracker:
             lambda: self._client.set_terminated(self.run_id, STATUS[state]),
         )
         if is_kept and ended and state != "interrupted":
-            self._calls.attempt("tidy up", self._spool.discard)
+            self._calls.attempt("tidy up", self._spool.discard, is_local=True)
 
     def _send_model(self) -> bool:
         """Store a model that could not be stored when it was made."""
@@ -417,16 +420,23 @@ class TrainingTracker:
         return tags
 
     def _upload_gradients(self, state: TrialState) -> bool:
-        arrays = gradient_arrays(self._spool.records)
+        arrays, store = gradient_arrays(self._spool.records), self._artifacts
         if not arrays:
             return True
-        with tempfile.TemporaryDirectory() as folder:
-            with (Path(folder) / GRADIENTS_FILE).open("wb") as file:
-                np.savez_compressed(file, allow_pickle=False, **arrays)
-            if self._verdict not in (None, "healthy") and state != "interrupted":
-                title = f"{self._place.name}: gradients, {self._verdict}"
-                write_heat_map(arrays, title, Path(folder) / HEAT_MAP_FILE)
-            return self._upload(folder, self._place.folder)
+        if store is None:
+            return False
+        is_drawn = self._verdict not in (None, "healthy") and state != "interrupted"
+
+        def work() -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                with (Path(folder) / GRADIENTS_FILE).open("wb") as file:
+                    np.savez_compressed(file, allow_pickle=False, **arrays)
+                if is_drawn:
+                    title = f"{self._place.name}: gradients, {self._verdict}"
+                    write_heat_map(arrays, title, Path(folder) / HEAT_MAP_FILE)
+                store.log_artifacts(folder, self._place.folder)
+
+        return self._calls.attempt(f"store the gradients of {self._place.name}", work)
 
 
 def log_heat_map(client: MlflowClient, calls: StoreCalls, run_id: str, name: str) -> bool:

@@ -9,7 +9,6 @@ import torch
 from qm9flow.config import TrainConfig
 from qm9flow.data.store import Dataset
 from qm9flow.errors import TrainingError
-from qm9flow.training.device import pick_device
 from qm9flow.training.events import EpochEnded, Failed
 from qm9flow.training.fit import fit
 
@@ -29,7 +28,7 @@ def measure_speed(
         dataset: All molecules.
         seconds: How long to measure, after a first epoch that does not count; a training whose
             first epoch is longer than that is timed by it.
-        threads: Of torch. Trials have one each; several wait for each other on a busy machine.
+        threads: Of torch; several wait for each other on a busy machine.
 
     Returns:
         Molecules a second, validation left out.
@@ -46,6 +45,7 @@ def measure_speed(
         checkpoint_every=100_000,
         patience=None,
         schedule="constant",
+        growth=0,
         seed=0,
         threads=threads,
     )
@@ -68,7 +68,7 @@ def measure_speed(
 
 
 def fastest_threads(config: TrainConfig, dataset: Dataset, seconds: float = 2.0) -> int:
-    """Find out on how many threads a training is fastest here and now.
+    """Find out on how many threads a training on a CPU is fastest here and now.
 
     A small network gains little from a second thread, and on a busy machine, where threads spin
     while one of them has no core, it loses most of its speed. So 1, 2, 4, ... are timed, up to what
@@ -80,15 +80,14 @@ def fastest_threads(config: TrainConfig, dataset: Dataset, seconds: float = 2.0)
         seconds: How long each number is timed.
 
     Returns:
-        Threads; 1 where a GPU does the work.
+        Threads.
 
     Raises:
         TrainingError: The training fails.
     """
     best, fastest = 1, 0.0
-    if pick_device(config.device).type != "cpu":
-        return best
-    for threads in _doubled(torch.get_num_threads()):
+    most = torch.get_num_threads()
+    for threads in _doubled(most) if most > 1 else ():
         speed = measure_speed(config, dataset, seconds, threads)
         if speed <= fastest:
             break

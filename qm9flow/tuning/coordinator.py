@@ -9,7 +9,7 @@ from typing import Literal
 
 from optuna.trial import TrialState
 
-from qm9flow.errors import StudyBusyError, StudyError
+from qm9flow.errors import StudyError
 from qm9flow.tracking.study import StudyTracker
 from qm9flow.tuning.books import MAX_RETRIES, Books, Outcome, RunningTrial
 from qm9flow.tuning.executors import CHECKPOINT_SECONDS, Answer, Executor, Job, TrialJob
@@ -111,6 +111,7 @@ class Coordinator:
         self._owed: list[tuple[RunningTrial, Outcome]] = []
         self._known: list[TrialRecord] = []
         self._dropped: set[int] = set()
+        self._refused: set[int] = set()
         self._running: dict[int, dict[int, RunningTrial]] = {}
         self._deadline = float("inf")
         self._noted_at = float("-inf")
@@ -140,7 +141,7 @@ class Coordinator:
             self._fill()
             while self._running or self._waits():
                 answers = self._executor.collect()
-                self._check_lease()
+                self._study.lease.check()
                 for answer in answers:
                     self._take(answer)
                 if self._executor.works_beside:
@@ -253,10 +254,16 @@ class Coordinator:
                 self._ready.append(trial)
 
     def _has_run(self, trial: RunningTrial) -> bool:
-        """Whether a trial can begin; one that MLflow could make no run for waits until it can."""
-        if trial.tracker.run_id or self._tracker.is_reachable():
+        """Whether a trial can begin; one that MLflow could make no run for waits until it can.
+
+        A store that answers is asked twice: it may have come back between the question and now.
+        """
+        number = trial.number
+        if trial.tracker.run_id or number in self._refused:
             return True
-        self._pending.append(trial.number)
+        if self._tracker.is_reachable():
+            self._refused.add(number)
+        self._pending.append(number)
         return False
 
     def _waits(self) -> bool:
@@ -281,13 +288,6 @@ class Coordinator:
         """Trials that count or will: ended ones, those in slots, those that wait for one."""
         states = [trial.state for trial in self._study.history.trials]
         return sum(state != TrialState.WAITING for state in states)
-
-    def _check_lease(self) -> None:
-        if self._study.lease.is_lost:
-            raise StudyBusyError(
-                f"study {self._study.name!r} was taken over by another process while this one "
-                "was out of reach; this one has stopped"
-            )
 
     def _take(self, answer: Answer) -> None:
         """Follow what a slot has trained, then let it go on, or not.

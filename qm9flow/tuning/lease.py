@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from qm9flow.errors import StudyError
+from qm9flow.errors import StudyBusyError, StudyError
 from qm9flow.tuning.locks import FileLock, Holder, held_tokens, parse_holder
 
 BEAT_SECONDS = 20.0
@@ -52,6 +52,18 @@ class Lease:
     def is_lost(self) -> bool:
         """Whether another coordinator has taken over; then nothing may be written any more."""
         return self._lost.is_set()
+
+    def check(self) -> None:
+        """Refuse to go on without it.
+
+        Raises:
+            StudyBusyError: Another coordinator has taken over.
+        """
+        if self.is_lost:
+            raise StudyBusyError(
+                f"study {self._study!r} was taken over by another process while this one "
+                "was out of reach; this one has stopped"
+            )
 
     def __enter__(self) -> Self:
         """Take the lease.

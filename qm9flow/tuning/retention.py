@@ -9,6 +9,7 @@ import torch
 from qm9flow.config import StudyConfig
 from qm9flow.nn.catalog import build
 from qm9flow.properties import TARGET_SETS
+from qm9flow.tuning.finalists import rounds
 from qm9flow.tuning.records import TrialRecord
 from qm9flow.tuning.sampling import SeededSampler
 from qm9flow.tuning.spaces import Space, to_train_config
@@ -53,7 +54,8 @@ class SizeEstimate:
 
     Attributes:
         models: Weights of completed trials, if all of them completed.
-        records: Everything else, if all of them ran to the end, with the final network.
+        records: Everything else, if all of them ran to the end, with the networks of the finals and
+            the final one.
         largest_model: Weights of the largest network that was drawn.
     """
 
@@ -81,7 +83,8 @@ def estimate_size(space: Space, config: StudyConfig) -> SizeEstimate:
     models = min(config.n_trials, config.keep_models or config.n_trials)
     mean = sum(sizes) / len(sizes)
     records = config.n_trials * (BYTES_A_TRIAL + config.max_epochs * BYTES_AN_EPOCH)
-    records += BYTES_A_STUDY + round(FINAL_COPIES * mean)
+    finals = sum(size for size, _ in rounds(config.finalists, config.final_minutes))
+    records += BYTES_A_STUDY + finals * BYTES_A_TRIAL + round((FINAL_COPIES + finals) * mean)
     return SizeEstimate(round(models * mean), records, max(sizes))
 
 

@@ -229,6 +229,7 @@ def select(
 
     Raises:
         StudyError: No trial has completed.
+        TrainingError: One of the best cannot be timed.
     """
     ranked = by_score(records)
     best = choose(records, 0.0)[0]

@@ -1,4 +1,4 @@
-"""Trainings that belong to no study, side by side in its slots, each to its end."""
+"""Trainings that are no trials, side by side in a study's slots, each to its end."""
 
 import dataclasses
 from collections import Counter, deque
@@ -12,11 +12,20 @@ LOST = ("crash", "out_of_memory")
 """Reasons that may go away with another try: the worker died."""
 
 
+def _unwatched(number: int) -> None:
+    """A beginning that nobody follows."""
+
+
 class SideBySide:
     """Some trainings, and how far they are."""
 
     def __init__(
-        self, jobs: Iterable[TrialJob], executor: Executor, on_event: Callable[[int, Event], None]
+        self,
+        jobs: Iterable[TrialJob],
+        executor: Executor,
+        on_event: Callable[[int, Event], None],
+        *,
+        on_begin: Callable[[int], None] = _unwatched,
     ) -> None:
         """Start nothing yet.
 
@@ -25,10 +34,12 @@ class SideBySide:
             executor: Who trains; the caller shuts it down.
             on_event: Told a training's number and what it said. It keeps checkpoints, if they are
                 to outlive this process.
+            on_begin: Told a training's number before a worker gets it, each time.
         """
         self._waiting = deque(jobs)
         self._executor = executor
         self._on_event = on_event
+        self._on_begin = on_begin
         self._running: dict[int, TrialJob] = {}
         self._tries = Counter[int]()
 
@@ -57,6 +68,7 @@ class SideBySide:
         for slot in self._executor.idle():
             if not self._waiting:
                 return
+            self._on_begin(self._waiting[0].number)
             job = self._running[slot] = self._waiting.popleft()
             self._executor.start(slot, Job((job,)))
             self._executor.advance(slot)

@@ -4,10 +4,13 @@ A study's last training is one; so are those that decide which trial gets it.
 """
 
 import dataclasses
+import logging
 
 from qm9flow.config import TrainConfig
 from qm9flow.data.splits import STANDARD_VALIDATION
 from qm9flow.data.store import Dataset
+from qm9flow.errors import TrainingError
+from qm9flow.training.device import pick_device
 from qm9flow.training.speed import fastest_threads
 from qm9flow.tuning.records import TrialRecord
 from qm9flow.tuning.spaces import to_train_config
@@ -18,6 +21,8 @@ MAX_EPOCHS = 300
 
 TIMED_FROM_MINUTES = 1.0
 """Shorter trainings are not worth finding out how they are fastest."""
+
+log = logging.getLogger(__name__)
 
 
 def final_config(opened: OpenStudy, candidate: TrialRecord, minutes: float) -> TrainConfig:
@@ -64,15 +69,18 @@ def on_fastest_threads(train: TrainConfig, dataset: Dataset) -> TrainConfig:
     """A training on as many threads as make it fastest on this machine at this moment.
 
     Args:
-        train: From `final_config`; a short one is left as it is.
+        train: From `final_config`; a short one, or one on a GPU, is left as it is, and so is one
+            that cannot be timed: that is no verdict on the training itself.
         dataset: QM9.
 
     Returns:
         The same training with `threads`.
-
-    Raises:
-        TrainingError: It cannot be timed.
     """
-    if train.max_minutes is None or train.max_minutes < TIMED_FROM_MINUTES:
+    is_short = train.max_minutes is None or train.max_minutes < TIMED_FROM_MINUTES
+    if is_short or pick_device(train.device).type != "cpu":
         return train
-    return dataclasses.replace(train, threads=fastest_threads(train, dataset))
+    try:
+        return dataclasses.replace(train, threads=fastest_threads(train, dataset))
+    except TrainingError as error:
+        log.warning("torch chooses the number of threads: %s", error)
+        return train

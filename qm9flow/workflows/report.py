@@ -191,7 +191,7 @@ def worse_than_in_finals(trained: Trained, selection: Selection) -> str | None:
     return (
         f"the final training came to {score:.4f} in {counted(trained.epochs, 'epoch')}, but the "
         f"finals' {winner.minutes:g} min to {winner.score:.4f}: was the machine busy? The study "
-        "resumed with other --final-minutes trains anew"
+        "resumed with other --final-minutes holds finals and trains anew"
     )
 
 
@@ -209,7 +209,7 @@ def finals_table(
         records: All trials.
 
     Returns:
-        A row a training: trial, minutes, epochs, score, that of the search, settings.
+        A row a training: trial, minutes, epochs, score, that of the search, run, settings.
     """
     names = {name: None for item in selection.finals for name in records[item.number].params}
     return [
@@ -220,6 +220,7 @@ def finals_table(
             "score": item.score,
             "failed": item.reason,
             "score_of_trial": records[item.number].score,
+            "run_id": item.run_id,
             **{name: records[item.number].params.get(name) for name in names},
         }
         for item in sorted(selection.finals, key=_by_round)

@@ -323,7 +323,14 @@ def test_a_grid_that_ran_out_was_not_interrupted(tmp_path: Path) -> None:
     facts = read_facts(stores, NAME)
     assert facts.total == make_sampler("grid", PRESETS["seed"], 0).size
     assert facts.status == "interrupted"
-    assert dataclasses.replace(facts, total=2).status == "searched"
+    searched = dataclasses.replace(facts, total=2)
+    assert searched.status == "searched"
+    assert "but the final training has not" in searched.why_no_version
+    config = dataclasses.replace(facts.study.config, finalists=4)
+    with_finals = dataclasses.replace(
+        searched, study=dataclasses.replace(facts.study, config=config)
+    )
+    assert "but the finals have not" in with_finals.why_no_version
     assert "No halving." in header(facts)
 
 

@@ -139,8 +139,8 @@ class Facts:
     @property
     def _left(self) -> str:
         """What follows the search."""
-        has_finals_left = self.study.config.finalists > 1 and not self.finals
-        return "the finals have" if has_finals_left else "the final training has"
+        finalists = min(self.study.config.finalists, sum(t.score is not None for t in self.trials))
+        return "the finals have" if finalists > 1 and not self.finals else "the final training has"
 
     @property
     def completed(self) -> int:

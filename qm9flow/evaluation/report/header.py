@@ -125,7 +125,7 @@ def _time(facts: Facts) -> tuple[str, str]:
     detail = f"{plain_duration(facts.hours)} from first to last"
     if facts.finals:
         minutes = sum(item.minutes for item in facts.finals)
-        detail += f"; finals, {plain_duration(minutes / 60)} in all, not counted"
+        detail += f"; finals, at most {plain_duration(minutes / 60)}, not counted"
     return duration(facts.trial_hours), detail
 
 
