@@ -323,7 +323,7 @@ def test_a_grid_that_ran_out_was_not_interrupted(tmp_path: Path) -> None:
     facts = read_facts(stores, NAME)
     assert facts.total == make_sampler("grid", PRESETS["seed"], 0).size
     assert facts.status == "interrupted"
-    searched = dataclasses.replace(facts, total=2)
+    searched = dataclasses.replace(facts, total=2, on_record=OnRecord(None, "", "7"))
     assert searched.status == "searched"
     assert "but the final training has not" in searched.why_no_version
     config = dataclasses.replace(facts.study.config, finalists=4)
