@@ -83,7 +83,9 @@ def estimate_size(space: Space, config: StudyConfig) -> SizeEstimate:
     models = min(config.n_trials, config.keep_models or config.n_trials)
     mean = sum(sizes) / len(sizes)
     records = config.n_trials * (BYTES_A_TRIAL + config.max_epochs * BYTES_AN_EPOCH)
-    finals = sum(size for size, _ in rounds(config.finalists, config.final_minutes))
+    finals = sum(
+        size for size, _ in rounds(min(config.finalists, config.n_trials), config.final_minutes)
+    )
     records += BYTES_A_STUDY + finals * BYTES_A_TRIAL + round((FINAL_COPIES + finals) * mean)
     return SizeEstimate(round(models * mean), records, max(sizes))
 

@@ -109,6 +109,8 @@ def test_the_room_a_study_takes():
     a_trial = (many.records - one.records) / 1799
     assert 60_000 < a_trial < 1_000_000
     assert many.largest_model < 40_000_000
+    few = estimate_size(space, StudyConfig(n_trials=12, finalists=12))
+    assert estimate_size(space, StudyConfig(n_trials=12, finalists=1000)) == few
     kept = estimate_size(space, StudyConfig(n_trials=1800, keep_models=20))
     assert kept.models == pytest.approx(20 * one.models, rel=1e-3)
 

@@ -144,7 +144,7 @@ def test_a_killed_study_is_put_to_rest_and_goes_on(killed: Stores) -> None:
     assert statuses(killed) == before, "looking changed something"
     assert finding.remedy is not None
     assert finding.remedy.apply() == (
-        "ended the runs of study demo, told 1 trial; 1 trial can go on"
+        "ended the runs of study demo, told 1 trial, 1 trial begun; it can be gone on with"
     )
     assert statuses(killed) == {
         "demo": "KILLED",

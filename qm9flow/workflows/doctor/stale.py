@@ -122,7 +122,8 @@ def _study_remedy(stores: Stores, name: str, runs: list[Run]) -> Remedy:
             return f"ended {_runs(runs)} of study {name}, which is gone"
         done = settle_study(stores, name)
         told = f", told {count(done.untold, 'trial')}" if done.untold else ""
-        return f"ended the runs of study {name}{told}; {count(done.begun, 'trial')} can go on"
+        begun = f", {count(done.begun, 'trial')} begun" if done.begun else ""
+        return f"ended the runs of study {name}{told}{begun}; it can be gone on with"
 
     return Remedy("end its runs as Ctrl-C would have; it can still be gone on with", apply)
 
