@@ -11,7 +11,7 @@ from mlflow.entities import Run
 
 from qm9flow.errors import TrackingError
 from qm9flow.properties import PROPERTIES
-from qm9flow.tracking.runs import FINAL, TAG_KIND, TAG_STATE, TAG_TRIAL, find_children
+from qm9flow.tracking.runs import KIND_FINAL, TAG_KIND, TAG_STATE, TAG_TRIAL, find_children
 from qm9flow.tracking.stores import Stores, connect
 
 _STATES = ("complete", "pruned", "failed")
@@ -31,7 +31,7 @@ def leaderboard(stores: Stores, parent_run_id: str) -> list[dict[str, Any]]:
         TrackingError: There is no such run, or it has no trials.
     """
     children = find_children(connect(stores), parent_run_id)
-    rows = rank(run for run in children if run.data.tags.get(TAG_KIND) != FINAL)
+    rows = rank(run for run in children if run.data.tags.get(TAG_KIND) != KIND_FINAL)
     if not rows:
         raise TrackingError(f"run {parent_run_id} has no trials that ended")
     return rows

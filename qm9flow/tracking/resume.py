@@ -13,7 +13,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_PROJECT_ENTRY_
 
 from qm9flow.tracking.places import Place
 from qm9flow.tracking.runs import (
-    FINAL,
+    KIND_FINAL,
     TAG_KEY,
     TAG_KIND,
     TAG_RESUMES,
@@ -78,7 +78,7 @@ def end_orphans(client: MlflowClient, place: Place, own: str) -> None:
         place: The study or training.
         own: The parent that is alive.
     """
-    for kind in (place.kind, FINAL):
+    for kind in (place.kind, KIND_FINAL):
         found = f"tags.{TAG_KEY} = '{place.key}' and tags.{TAG_KIND} = '{kind}'"
         for run in search(client, f"{found} and attributes.status = 'RUNNING'"):
             if run.info.run_id != own:

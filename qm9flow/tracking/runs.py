@@ -36,7 +36,7 @@ TAG_HOME = "home"
 TAG_RESUMES = "resumes"
 TAG_SUPERSEDED = "superseded_by"
 
-FINAL = "final"
+KIND_FINAL = "final"
 """The kind of a run in which a trial is trained further."""
 
 CONFIG_FILE = "config.json"

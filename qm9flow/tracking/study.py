@@ -20,7 +20,7 @@ from qm9flow.tracking.places import Kind, study_place, training_place
 from qm9flow.tracking.resume import adopt, earlier_parents, end_orphans
 from qm9flow.tracking.runs import (
     CONFIG_FILE,
-    FINAL,
+    KIND_FINAL,
     MODEL_FOLDER,
     TAG_HOME,
     TAG_KEY,
@@ -191,7 +191,7 @@ class StudyTracker(ParentRun):
         place = TrainingPlace(
             f"{_FINAL_NAME}{name}", spool, self.place.tensorboard / "finals" / name
         )
-        tags = {TAG_KIND: FINAL, TAG_TRIAL: number, **(tags or {})}
+        tags = {TAG_KIND: KIND_FINAL, TAG_TRIAL: number, **(tags or {})}
         return self._open_nested(place, parameters, tags, run_id, config, is_new=False)
 
     def find_finals(self) -> dict[str, str]:
@@ -201,7 +201,7 @@ class StudyTracker(ParentRun):
             Run ids by the trainings' names (of their folders), the newest of each; empty while
             MLflow's store is away.
         """
-        wanted = f"tags.{TAG_KEY} = '{self.place.key}' and tags.{TAG_KIND} = '{FINAL}'"
+        wanted = f"tags.{TAG_KEY} = '{self.place.key}' and tags.{TAG_KIND} = '{KIND_FINAL}'"
         with self._calls.timed():
             found = self._calls.fetch("find the finals", lambda: [*search(self._client, wanted)])
         runs = sorted(found or [], key=lambda run: run.info.start_time)

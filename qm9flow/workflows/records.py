@@ -109,7 +109,9 @@ def study_text(shown: dict[str, Any]) -> str:
         finals = [Final(**item) for item in shown["finals"]]
         lines += ["", *finals_lines(finals, shown["candidate"])]
     elif shown["candidate"] is not None:
-        lines += ["", f"candidate: trial {shown['candidate']}"]
+        has_finals = min(shown["config"]["finalists"], sum(shown["states"].values())) > 1
+        to_come = ", unless finals choose another" if has_finals else ""
+        lines += ["", f"candidate: trial {shown['candidate']}{to_come}"]
     return "\n".join(lines)
 
 

@@ -120,6 +120,7 @@ def test_finals_are_held_once_and_choose_the_candidate() -> None:
     console = Console(say=lines.append, stop=lambda: any("finals:" in line for line in lines))
     more = {"n_trials": 4, "finalists": 3, "final_minutes": 0.3}
     assert resume_study("my study", None, more, console) is None
+    assert "unless finals choose another" in study_text(show_study("my study", None, 1))
     again: list[str] = []
     assert resume_study("my study", None, more, quiet(again)) is not None
     assert [line.split(",")[0] for line in again if line.startswith("finals")] == [
