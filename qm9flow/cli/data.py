@@ -9,6 +9,9 @@ from qm9flow.cli.params import json_option
 from qm9flow.cli.progress import progress_bar
 from qm9flow.cli.show import print_json, say
 
+_SHOWN = 10
+"""Failures that are listed; more tell nothing more."""
+
 cache_option = click.option(
     "--cache",
     type=click.Path(path_type=Path),
@@ -24,6 +27,7 @@ def command() -> None:
     \b
     Example:
       qm9flow data prepare
+      qm9flow data conformers
       qm9flow data info --json
     """
 
@@ -55,6 +59,56 @@ def prepare(cache: Path | None, force: bool, as_json: bool) -> None:
         print_json(facts)
     else:
         say(f"{len(dataset):,} molecules in {dataset.folder}\ndigest {dataset.digest}")
+
+
+@command.command()
+@cache_option
+@click.option(
+    "--count", type=click.IntRange(1, 100), default=10, show_default=True, help="Of a molecule."
+)
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=None, help="Processes.  [default: one a core]"
+)
+@click.option("--force", is_flag=True, help="Make good ones anew, too.")
+@json_option
+def conformers(
+    cache: Path | None, count: int, workers: int | None, force: bool, as_json: bool
+) -> None:
+    """Rebuild QM9 from its SMILES: the geometries that a user without quantum chemistry has.
+
+    ETKDGv3 and MMFF94, with the handedness of QM9's own geometries. It takes about three hours of
+    one core; started again after an interruption, it goes on.
+
+    \b
+    Example:
+      qm9flow data conformers
+      qm9flow data conformers --count 3 --json
+    """
+    from qm9flow.data import store
+    from qm9flow.data.conformers import make_conformers
+
+    with progress_bar() as progress:
+        dataset = store.open_dataset(cache, progress)
+        made = make_conformers(dataset, count, workers=workers, progress=progress, replace=force)
+    facts = {
+        "molecules": len(made),
+        "conformers": len(made.energies),
+        "failures": [
+            {"qm9": int(dataset.index[i]), "smiles": text, "reason": reason}
+            for i, text, reason in made.failures
+        ],
+        "digest": made.digest,
+        "folder": str(made.folder),
+    }
+    if as_json:
+        print_json(facts)
+        return
+    rebuilt = len(made) - len(made.failures)
+    lines = [f"{len(made.energies):,} conformers of {rebuilt:,} molecules in {made.folder}"]
+    if made.failures:
+        lines.append(f"{len(made.failures):,} molecules have none (all of them: --json):")
+        lines += [f"  {text}: {why}" for _, text, why in made.failures[:_SHOWN]]
+    say("\n".join([*lines, f"digest {made.digest}"]))
 
 
 @command.command()

@@ -2,10 +2,6 @@
 
 RDKit can take for ever, or crash, on odd input. So nothing in a service calls this module:
 `qm9flow.molecules.pool` runs it in processes that can be killed.
-
-Sources: ETKDGv3, S. Wang, J. Witek, G. A. Landrum, S. Riniker, J. Chem. Inf. Model. 60, 2044
-(2020); MMFF94, T. A. Halgren, J. Comput. Chem. 17, 490 (1996); UFF, A. K. Rappe et al., J. Am.
-Chem. Soc. 114, 10024 (1992).
 """
 
 import contextlib
@@ -16,52 +12,38 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from rdkit import Chem, DistanceGeometry, rdBase
-from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
-from rdkit.Geometry import Point3D
+import numpy.typing as npt
+from rdkit import Chem, rdBase
 
 from qm9flow.elements import ELEMENTS, NUMBER_OF
 from qm9flow.errors import (
     ChargedError,
-    ConformerError,
     EmptyMoleculeError,
     InvalidSmilesError,
     MoleculeError,
     TooLargeError,
     UnsupportedElementError,
 )
-from qm9flow.molecules.molecule import Geometry, Molecule, validate
-
-SEED = 61453
-"""Of the distance geometry: the same SMILES gives the same positions, always."""
-
-FORCE_FIELD_STEPS = 2000
-"""Most steps of the force field; QM9's molecules need some tens to hundreds."""
-
-EMBED_ATTEMPTS = 20
-"""Starts of each distance geometry. Of 1,200 molecules of QM9, 1,174 need no more, one needs up to
-RDKit's own limit of ten an atom, and for the rest all of those would be in vain, up to 0.7 s long.
-"""
-
-BARE_ATTEMPTS = 8
-"""Starts of the last resort, bare distance geometry; the lowest energy is kept."""
+from qm9flow.molecules.embed import embed
+from qm9flow.molecules.molecule import Conformers, Geometry, Molecule, validate
 
 _ISOTOPES = {element.number: round(element.mass_u) for element in ELEMENTS}
 _SYMBOLS = ", ".join(NUMBER_OF)
 
 
-def smiles_to_molecule(text: str, max_atoms: int) -> Molecule:
-    """A molecule from a SMILES: explicit hydrogens, ETKDGv3, MMFF94.
+def smiles_to_conformers(text: str, max_atoms: int, count: int) -> Conformers:
+    """Geometries from a SMILES: explicit hydrogens, ETKDGv3, MMFF94.
 
-    One conformer, whichever the fixed seed gives: not the lowest one. Centres without a stated
-    handedness get one of the two.
+    Centres without a stated handedness get one of the two, in each conformer anew. However the
+    SMILES is written, its molecule has the same geometries.
 
     Args:
         text: A SMILES of one molecule without net charge, no name behind it.
         max_atoms: Most atoms allowed, hydrogens included.
+        count: Conformers at most.
 
     Returns:
-        The molecule, `geometry` "smiles".
+        One to `count` conformers.
 
     Raises:
         InvalidSmilesError: The text is no SMILES, breaks valence rules, leaves electrons unpaired
@@ -69,6 +51,18 @@ def smiles_to_molecule(text: str, max_atoms: int) -> Molecule:
         ConformerError: No geometry was found.
         MoleculeError: What `validate` refuses, or a net charge.
     """
+    graph = _read_smiles(text, max_atoms)
+    energies = embed(graph, count)
+    order = np.argsort(energies, kind="stable")
+    positions = np.stack([conformer.GetPositions() for conformer in graph.GetConformers()])
+    found = Conformers(_numbers(graph), positions[order], energies[order], text)
+    for one in found.positions:
+        validate(Molecule(found.numbers, one), max_atoms)
+    return found
+
+
+def _read_smiles(text: str, max_atoms: int) -> Chem.Mol:
+    """The graph with explicit hydrogens, its atoms in the order of the canonical SMILES."""
     parameters: Any = Chem.SmilesParserParams()  # RDKit's type stubs are wrong about its fields
     parameters.allowCXSMILES = False
     parameters.parseName = False
@@ -83,12 +77,9 @@ def smiles_to_molecule(text: str, max_atoms: int) -> Molecule:
         raise InvalidSmilesError(
             f"the SMILES holds {fragments} separate molecules ('.'): give each one by itself"
         )
-    graph = Chem.AddHs(graph)
+    graph = Chem.AddHs(Chem.MolFromSmiles(Chem.MolToSmiles(graph)) or graph)
     _refuse_size(graph, max_atoms)
-    _embed(graph)
-    molecule = _molecule(graph, "smiles", text)
-    validate(molecule, max_atoms)
-    return molecule
+    return graph
 
 
 def mol_block_to_molecule(text: str, geometry: Geometry, max_atoms: int) -> Molecule:
@@ -237,74 +228,8 @@ def _refuse_missing_hydrogens(graph: Chem.Mol) -> None:
 
 
 def _molecule(graph: Chem.Mol, geometry: Geometry, name: str) -> Molecule:
-    numbers = np.array([atom.GetAtomicNum() for atom in graph.GetAtoms()], dtype=np.int64)
-    return Molecule(numbers, graph.GetConformer().GetPositions(), geometry, name)
+    return Molecule(_numbers(graph), graph.GetConformer().GetPositions(), geometry, name)
 
 
-def _embed(graph: Chem.Mol) -> None:
-    """Give the graph one conformer, by the first of three ways that works.
-
-    ETKDGv3's torsion terms and the check of ring centres refuse about one in a hundred of QM9's
-    cages; distance geometry without them finds most of those, and bare distance geometry, cleaned
-    up by the force field, the rest. The last knows no handedness, so it is left out where the
-    SMILES states one.
-    """
-    etkdg: Any = rdDistGeom.ETKDGv3()
-    plain: Any = rdDistGeom.EmbedParameters()
-    for parameters in (etkdg, plain):
-        parameters.randomSeed = SEED
-        parameters.maxIterations = EMBED_ATTEMPTS
-        if rdDistGeom.EmbedMolecule(graph, parameters) >= 0:
-            _minimise(graph)
-            return
-    if _states_handedness(graph) or not _embed_bare(graph):
-        raise ConformerError(
-            "no geometry found for this SMILES: give a geometry (xyz, or numbers and positions)"
-        )
-
-
-def _states_handedness(graph: Chem.Mol) -> bool:
-    return any(
-        atom.GetChiralTag() != Chem.ChiralType.CHI_UNSPECIFIED for atom in graph.GetAtoms()
-    ) or any(bond.GetStereo() > Chem.BondStereo.STEREOANY for bond in graph.GetBonds())
-
-
-def _embed_bare(graph: Chem.Mol) -> bool:
-    """Distance geometry on the bounds alone, then the force field; keeps the lowest energy."""
-    bounds = rdDistGeom.GetMoleculeBoundsMatrix(graph)
-    best: tuple[float, Chem.Conformer] | None = None
-    for attempt in range(BARE_ATTEMPTS):
-        trial = Chem.Mol(graph)
-        try:
-            points = DistanceGeometry.EmbedBoundsMatrix(bounds, randomSeed=SEED + attempt)
-        except ValueError:  # this start did not converge
-            continue
-        conformer = Chem.Conformer(graph.GetNumAtoms())
-        for index, point in enumerate(points):
-            conformer.SetAtomPosition(index, Point3D(*point))
-        trial.AddConformer(conformer)
-        energy = _minimise(trial)
-        if best is None or energy < best[0]:
-            best = energy, Chem.Conformer(trial.GetConformer())
-    if best is not None:
-        graph.AddConformer(best[1])
-    return best is not None
-
-
-def _minimise(graph: Chem.Mol) -> float:
-    """Relax in MMFF94, or in UFF where MMFF94 knows an atom not; energy in kcal/mol."""
-    if graph.GetNumAtoms() == 1:
-        return 0.0
-    if rdForceFieldHelpers.MMFFHasAllMoleculeParams(graph):
-        properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(graph)
-        field = rdForceFieldHelpers.MMFFGetMoleculeForceField(graph, properties)
-    elif rdForceFieldHelpers.UFFHasAllMoleculeParams(graph):
-        field = rdForceFieldHelpers.UFFGetMoleculeForceField(graph)
-    else:
-        raise ConformerError(
-            "neither MMFF94 nor UFF knows the bonding of this molecule: give a geometry (xyz, or "
-            "numbers and positions)"
-        )
-    field.Initialize()
-    field.Minimize(maxIts=FORCE_FIELD_STEPS)
-    return float(field.CalcEnergy())
+def _numbers(graph: Chem.Mol) -> npt.NDArray[np.int64]:
+    return np.array([atom.GetAtomicNum() for atom in graph.GetAtoms()], dtype=np.int64)

@@ -50,6 +50,28 @@ class Molecule:
         return len(self.numbers)
 
 
+@dataclass(frozen=True, eq=False)
+class Conformers:
+    """Geometries of one molecule, that of the lowest energy first.
+
+    Attributes:
+        numbers: (n_atoms,), int64, atomic numbers.
+        positions: (k, n_atoms, 3), float64, angstrom.
+        energies: (k,), float64, kcal/mol, of a force field: to be compared with each other only.
+        name: The SMILES.
+    """
+
+    numbers: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.float64]
+    energies: npt.NDArray[np.float64]
+    name: str
+
+    @property
+    def lowest(self) -> Molecule:
+        """The one of the lowest energy."""
+        return Molecule(self.numbers, self.positions[0], "smiles", self.name)
+
+
 def validate(molecule: Molecule, max_atoms: int) -> None:
     """Refuse a molecule that a network must not see.
 

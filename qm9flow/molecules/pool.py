@@ -19,7 +19,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -27,7 +27,7 @@ import qm9flow
 from qm9flow import errors
 from qm9flow.cores import usable_cores
 from qm9flow.errors import ConformerError, MoleculeError, MoleculeTimeoutError
-from qm9flow.molecules.molecule import Geometry, Molecule
+from qm9flow.molecules.molecule import Conformers, Geometry, Molecule
 
 TIMEOUT_S = 10.0
 """Seconds for one molecule; QM9's take 0.02 on average, the slowest about one."""
@@ -35,10 +35,14 @@ TIMEOUT_S = 10.0
 MAX_ATOMS = 256
 """Most atoms of a molecule, hydrogens included; QM9's largest has 29."""
 
+CONFORMERS = 1
+"""Of a SMILES, at most."""
+
 START_TIMEOUT_S = 120.0
 """Seconds for a process to start and load RDKit; some tenths on an idle machine."""
 
 Progress = Callable[[str, int, int], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,13 @@ class Job:
         kind: `smiles`, or `sdf` for a mol block.
         text: The SMILES or the mol block.
         geometry: Where a mol block's coordinates come from; a SMILES always gives `smiles`.
+        conformers: Most conformers of a SMILES, of which the lowest counts.
     """
 
     kind: Literal["smiles", "sdf"]
     text: str
     geometry: Geometry = "smiles"
+    conformers: int = CONFORMERS
 
 
 _BOOT = (
@@ -226,8 +232,36 @@ class MoleculePool:
         Returns:
             One entry for each job, in order.
         """
+        return self._answers(jobs, _molecule, budget_s, progress)
+
+    def conformers(
+        self,
+        jobs: Sequence[Job],
+        *,
+        budget_s: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[Conformers | MoleculeError]:
+        """All conformers of SMILES, or the errors that say why there are none, in order.
+
+        Args:
+            jobs: SMILES.
+            budget_s: As in `build`.
+            progress: As in `build`.
+
+        Returns:
+            One entry for each job, in order.
+        """
+        return self._answers(jobs, _conformers, budget_s, progress)
+
+    def _answers(
+        self,
+        jobs: Sequence[Job],
+        read: Callable[[dict[str, Any], Job], T],
+        budget_s: float | None,
+        progress: Progress | None,
+    ) -> list[T | MoleculeError]:
         until = None if budget_s is None else time.monotonic() + budget_s
-        futures = [self._threads.submit(self._one, job, until) for job in jobs]
+        futures = [self._threads.submit(self._one, job, read, until) for job in jobs]
         try:
             return _gather(futures, progress)
         finally:
@@ -254,7 +288,9 @@ class MoleculePool:
         """Close."""
         self.close()
 
-    def _one(self, job: Job, until: float | None) -> Molecule | MoleculeError:
+    def _one(
+        self, job: Job, read: Callable[[dict[str, Any], Job], T], until: float | None
+    ) -> T | MoleculeError:
         limit = self.timeout_s
         if until is not None:
             limit = min(limit, until - time.monotonic())
@@ -264,12 +300,14 @@ class MoleculePool:
             "kind": job.kind,
             "text": job.text,
             "geometry": job.geometry,
+            "conformers": job.conformers,
             "max_atoms": self.max_atoms,
             "limit_s": limit,
         }
         worker = self._idle.get()
         try:
-            return _read(worker.ask(payload, limit), job)
+            answer = worker.ask(payload, limit)
+            return _error(answer) if "error" in answer else read(answer, job)
         except _ExpiredError:
             return MoleculeTimeoutError(
                 f"RDKit took longer than {limit:.3g} s for this molecule: give a geometry instead"
@@ -280,20 +318,30 @@ class MoleculePool:
             self._idle.put(worker)
 
 
-def _read(answer: dict[str, Any], job: Job) -> Molecule | MoleculeError:
-    if "error" in answer:
-        error: MoleculeError = getattr(errors, answer["error"])(answer["message"])
-        return error
-    numbers = np.array(answer["numbers"], dtype=np.int64)
-    positions = np.array(answer["positions"], dtype=np.float64)
-    geometry: Geometry = "smiles" if job.kind == "smiles" else job.geometry
-    return Molecule(numbers, positions, geometry, answer["name"])
+def _error(answer: dict[str, Any]) -> MoleculeError:
+    error: MoleculeError = getattr(errors, answer["error"])(answer["message"])
+    return error
+
+
+def _molecule(answer: dict[str, Any], job: Job) -> Molecule:
+    if job.kind == "smiles":
+        return _conformers(answer, job).lowest
+    return Molecule(answer["numbers"], answer["positions"], job.geometry, answer["name"])
+
+
+def _conformers(answer: dict[str, Any], job: Job) -> Conformers:
+    return Conformers(
+        np.array(answer["numbers"], dtype=np.int64),
+        np.array(answer["positions"], dtype=np.float64),
+        np.array(answer["energies"], dtype=np.float64),
+        answer["name"],
+    )
 
 
 def _gather(
-    futures: "Sequence[Future[Molecule | MoleculeError]]", progress: Progress | None
-) -> list[Molecule | MoleculeError]:
-    results: list[Molecule | MoleculeError] = []
+    futures: "Sequence[Future[T | MoleculeError]]", progress: Progress | None
+) -> list[T | MoleculeError]:
+    results: list[T | MoleculeError] = []
     for done, future in enumerate(futures, start=1):
         try:
             results.append(future.result())

@@ -12,8 +12,7 @@ import sys
 from typing import Any, TextIO
 
 from qm9flow.errors import MoleculeError
-from qm9flow.molecules.conformers import mol_block_to_molecule, smiles_to_molecule
-from qm9flow.molecules.molecule import Molecule
+from qm9flow.molecules.conformers import mol_block_to_molecule, smiles_to_conformers
 
 MEMORY_BYTES = 4 * 1024**3
 """Address space of the process: odd input must not take the machine's memory."""
@@ -53,7 +52,15 @@ def _limit_memory() -> None:
 
 def _answer(job: dict[str, Any]) -> dict[str, Any]:
     try:
-        molecule = _build(job)
+        if job["kind"] == "smiles":
+            found = smiles_to_conformers(job["text"], job["max_atoms"], job["conformers"])
+            return {
+                "numbers": found.numbers.tolist(),
+                "positions": found.positions.tolist(),
+                "energies": found.energies.tolist(),
+                "name": found.name,
+            }
+        molecule = mol_block_to_molecule(job["text"], job["geometry"], job["max_atoms"])
     except MoleculeError as error:
         return {"error": type(error).__name__, "message": str(error)}
     return {
@@ -61,12 +68,6 @@ def _answer(job: dict[str, Any]) -> dict[str, Any]:
         "positions": molecule.positions.tolist(),
         "name": molecule.name,
     }
-
-
-def _build(job: dict[str, Any]) -> Molecule:
-    if job["kind"] == "smiles":
-        return smiles_to_molecule(job["text"], job["max_atoms"])
-    return mol_block_to_molecule(job["text"], job["geometry"], job["max_atoms"])
 
 
 def _send(answers: TextIO, answer: dict[str, Any]) -> None:

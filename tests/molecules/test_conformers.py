@@ -23,7 +23,7 @@ from qm9flow.errors import (
     UnsupportedElementError,
 )
 from qm9flow.molecules import parse, pool
-from qm9flow.molecules.conformers import smiles_to_molecule
+from qm9flow.molecules.conformers import smiles_to_conformers
 from qm9flow.molecules.molecule import Molecule
 from qm9flow.molecules.pool import Job, MoleculePool
 
@@ -62,13 +62,13 @@ def test_a_smiles_is_refused_for_a_stated_reason(
     smiles: str, error: type[MoleculeError], words: list[str]
 ) -> None:
     with pytest.raises(error) as caught:
-        smiles_to_molecule(smiles, max_atoms=200)
+        smiles_to_conformers(smiles, max_atoms=200, count=1)
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
 def test_zwitterions_and_small_molecules_pass() -> None:
     sizes = {"[NH3+]CC([O-])=O": 10, "[H][H]": 2, "C": 5, "[C-]#[O+]": 2, "CN(=O)=O": 7, "F": 2}
-    assert {text: len(smiles_to_molecule(text, 200)) for text in sizes} == sizes
+    assert {text: len(smiles_to_conformers(text, 200, 1).lowest) for text in sizes} == sizes
 
 
 def test_qm9s_smiles_give_its_composition_and_plausible_bonds(dataset: Dataset) -> None:
@@ -85,7 +85,7 @@ def test_qm9s_smiles_give_its_composition_and_plausible_bonds(dataset: Dataset) 
 
 
 def test_cages_that_etkdg_refuses_still_get_a_geometry() -> None:
-    molecule = smiles_to_molecule(CAGE, 200)
+    molecule = smiles_to_conformers(CAGE, 200, 1).lowest
     bonded = np.linalg.norm(molecule.positions[0] - molecule.positions[1])
     assert 1.2 < bonded < 1.35  # N=C
 
@@ -97,7 +97,23 @@ def test_the_same_smiles_gives_the_same_positions_in_any_process() -> None:
         assert isinstance(one, Molecule)
         assert isinstance(two, Molecule)
         np.testing.assert_array_equal(one.positions, two.positions)
-        np.testing.assert_array_equal(one.positions, smiles_to_molecule(text, 200).positions)
+        np.testing.assert_array_equal(
+            one.positions, smiles_to_conformers(text, 200, 1).lowest.positions
+        )
+
+
+def test_conformers_are_sorted_and_more_of_them_hold_the_fewer() -> None:
+    few, many = (smiles_to_conformers("OCCCO", 200, count) for count in (3, 8))
+    assert (np.diff(many.energies) >= 0).all()
+    assert set(few.energies) <= set(many.energies)
+    assert many.positions.shape == (8, 13, 3)
+    assert many.energies[0] < few.energies[-1]
+
+
+def test_however_a_smiles_is_written_its_geometries_are_the_same() -> None:
+    first, second = (smiles_to_conformers(text, 200, 2) for text in ("OC(C)C=O", "C(=O)C(O)C"))
+    np.testing.assert_array_equal(first.positions, second.positions)
+    np.testing.assert_array_equal(first.numbers, second.numbers)
 
 
 def test_a_molecule_beyond_its_limit_times_out_and_the_others_do_not() -> None:

@@ -1,0 +1,76 @@
+"""Conformers of QM9: complete, resumable, with the handedness of QM9's geometries."""
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qm9flow.data import conformers
+from qm9flow.data.conformers import make_conformers, open_conformers
+from qm9flow.data.stereo import isomeric_smiles
+from qm9flow.data.store import Dataset
+from qm9flow.errors import CacheError, MoleculeError
+from qm9flow.molecules.molecule import Conformers
+from qm9flow.molecules.pool import Job, MoleculePool
+
+
+@pytest.fixture
+def few(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    """QM9's first thirty molecules, with a cache of their own."""
+    monkeypatch.setattr(conformers, "SHARD", 10)
+    return dataclasses.replace(
+        dataset, folder=tmp_path / "qm9", ptr=dataset.ptr[:31], index=dataset.index[:30]
+    )
+
+
+def test_molecules_are_rebuilt_with_their_own_atoms(few: Dataset) -> None:
+    made = make_conformers(few, 3, workers=1)
+    assert len(made) == 30
+    for i in range(30):
+        energies = made.energies[made.first[i] : made.first[i + 1]]
+        assert 1 <= made.count(i) <= 3
+        assert (np.diff(energies) >= 0).all()
+        numbers = made.molecule(i).numbers
+        assert sorted(numbers) == sorted(few.molecule(i).numbers)
+        assert len(made.molecule(i, made.count(i) - 1)) == len(numbers)
+    assert made.failures == ()
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bytes(
+    few: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make_conformers(few, 2, workers=1)
+    shutil.rmtree(whole.folder)
+    inner, calls = MoleculePool.conformers, []
+
+    def counted(pool: MoleculePool, jobs: Sequence[Job]) -> list[Conformers | MoleculeError]:
+        calls.append(len(jobs))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return inner(pool, jobs)
+
+    monkeypatch.setattr(MoleculePool, "conformers", counted)
+    with pytest.raises(KeyboardInterrupt):
+        make_conformers(few, 2, workers=1)
+    first, second = sorted(whole.folder.parent.glob("*-shards/*.npz"))
+    second.write_bytes(second.read_bytes()[:100])
+    assert make_conformers(few, 2, workers=1).digest == whole.digest
+    assert calls == [10] * 5
+    assert not first.exists()
+
+
+def test_a_damaged_folder_is_named(few: Dataset) -> None:
+    with pytest.raises(CacheError, match="qm9flow data conformers"):
+        open_conformers(few, 1)
+    made = make_conformers(few, 1, workers=1)
+    (made.folder / "energies.npy").unlink()
+    with pytest.raises(CacheError, match="damaged"):
+        open_conformers(few, 1)
+
+
+def test_handedness_is_read_from_the_geometry(dataset: Dataset) -> None:
+    found = [isomeric_smiles(dataset, i) for i in range(100, 20_000, 97)]
+    assert sum("@" in text or "/" in text for text in found) > len(found) / 2
