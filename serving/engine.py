@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from qm9flow.config import ServeConfig
 from qm9flow.errors import InferenceError, MoleculeError, Qm9FlowError
-from qm9flow.inference.predictor import Prediction, Predictor
-from qm9flow.molecules.molecule import Molecule
+from qm9flow.inference.prediction import Prediction, entry
+from qm9flow.inference.predictor import Predictor
+from qm9flow.molecules.molecule import Structure
 from qm9flow.molecules.parse import from_arrays, from_records
 from qm9flow.molecules.pool import Job, MoleculePool
 from qm9flow.registry.find import FoundModel, find_model
@@ -97,7 +98,14 @@ class Engine:
         request = read_request(body, self.settings.max_molecules)
         units = {name: self.predictor.units[name] for name in request.targets}
         results = self.predict(request)
-        return encode({"model": self.identity(), "units": units, "results": results})
+        return encode(
+            {
+                "model": self.identity(),
+                "units": units,
+                "level": self.predictor.level,
+                "results": results,
+            }
+        )
 
     def predict(self, request: PredictRequest) -> list[dict[str, Any]]:
         """One entry a molecule, in order; a bad molecule touches no other.
@@ -110,17 +118,15 @@ class Engine:
         """
         molecules = self._molecules(request)
         started = time.monotonic()
-        valid = [item for item in molecules if isinstance(item, Molecule)]
-        predictions = iter(self._predictions(valid, request.targets))
+        results = self._predictions(molecules, request.targets)
         metrics.observe_seconds("prediction", time.monotonic() - started)
-        results = [next(predictions) if isinstance(item, Molecule) else item for item in molecules]
-        return [_entry(result) for result in results]
+        return [_counted(result) for result in results]
 
     def close(self) -> None:
         """End the processes that make geometries."""
         self.pool.close()
 
-    def _molecules(self, request: PredictRequest) -> list[Molecule | MoleculeError]:
+    def _molecules(self, request: PredictRequest) -> list[Structure | MoleculeError]:
         started = time.monotonic()
         molecules = from_records(
             request.molecules, self.pool, budget_s=self.settings.geometry_seconds
@@ -129,7 +135,7 @@ class Engine:
         return molecules
 
     def _predictions(
-        self, molecules: list[Molecule], targets: tuple[str, ...]
+        self, molecules: list[Structure | MoleculeError], targets: tuple[str, ...]
     ) -> list[Prediction | MoleculeError]:
         try:
             return self.predictor.predict_each(molecules, targets)
@@ -137,7 +143,9 @@ class Engine:
             logger.warning("a batch failed, its molecules run one by one: %s", error)
         return [self._alone(molecule, targets) for molecule in molecules]
 
-    def _alone(self, molecule: Molecule, targets: tuple[str, ...]) -> Prediction | MoleculeError:
+    def _alone(
+        self, molecule: Structure | MoleculeError, targets: tuple[str, ...]
+    ) -> Prediction | MoleculeError:
         try:
             return self.predictor.predict_each([molecule], targets)[0]
         except InferenceError as error:
@@ -225,9 +233,6 @@ def _log_outcome(loading: "Future[Engine]") -> None:
         logger.error("the model cannot be served", exc_info=error)
 
 
-def _entry(result: Prediction | MoleculeError) -> dict[str, Any]:
-    if isinstance(result, MoleculeError):
-        metrics.count_molecule(result.code)
-        return {"ok": False, "error": {"code": result.code, "message": str(result)}}
-    metrics.count_molecule("ok")
-    return {"ok": True, "values": result.values, "warnings": list(result.warnings)}
+def _counted(result: Prediction | MoleculeError) -> dict[str, Any]:
+    metrics.count_molecule(result.code if isinstance(result, MoleculeError) else "ok")
+    return entry(result)

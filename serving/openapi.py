@@ -1,10 +1,11 @@
 """The OpenAPI description, as `/docs.json` gives it: written by hand, held true by tests."""
 
-from typing import Any
+from typing import Any, get_args
 
 import qm9flow
 from qm9flow.config import ServeConfig
 from qm9flow.errors import MoleculeError
+from qm9flow.molecules.molecule import Geometry
 from qm9flow.properties import PROPERTIES, TARGETS
 
 WATER = "3\nwater\nO 0.0 0.0 0.1173\nH 0.0 0.7572 -0.4692\nH 0.0 -0.7572 -0.4692"
@@ -237,12 +238,24 @@ def _answer_schemas() -> Json:
         }
         for item in PROPERTIES
     }
+    interval = {
+        "type": "array",
+        "nullable": True,
+        "minItems": 2,
+        "maxItems": 2,
+        "items": {"type": "number"},
+    }
     units = {item.name: {"type": "string", "enum": [item.unit]} for item in PROPERTIES}
     return {
         "Answer": _object(
             {
                 "model": _ref("ModelName"),
                 "units": _ref("Units"),
+                "level": {
+                    "type": "number",
+                    "nullable": True,
+                    "description": "Share of true values that lie inside their intervals",
+                },
                 "results": {"type": "array", "items": _ref("Result")},
             }
         ),
@@ -268,6 +281,28 @@ def _answer_schemas() -> Json:
                         "null where there is none: rotational constants of atoms, A of linear "
                         "molecules"
                     ),
+                ),
+                "intervals": _object(
+                    {item.name: interval for item in PROPERTIES},
+                    [],
+                    description="lower and upper end, in the target's unit; null where none",
+                ),
+                "domain": _object(
+                    {
+                        "inside": {"type": "boolean"},
+                        "score": {
+                            "type": "number",
+                            "nullable": True,
+                            "description": "0.5 is ordinary, below 0.01 strange",
+                        },
+                        "reasons": {"type": "array", "items": text},
+                    }
+                ),
+                "geometry": _object(
+                    {
+                        "source": {"type": "string", "enum": list(get_args(Geometry))},
+                        "conformers": {"type": "integer", "minimum": 1},
+                    }
                 ),
                 "warnings": {"type": "array", "items": text},
             }

@@ -64,7 +64,11 @@ def prepare(cache: Path | None, force: bool, as_json: bool) -> None:
 @command.command()
 @cache_option
 @click.option(
-    "--count", type=click.IntRange(1, 100), default=10, show_default=True, help="Of a molecule."
+    "--count",
+    type=click.IntRange(1, 100),
+    default=5,
+    show_default=True,
+    help="Starts of a molecule.",
 )
 @click.option(
     "--workers", type=click.IntRange(min=1), default=None, help="Processes.  [default: one a core]"

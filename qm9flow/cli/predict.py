@@ -16,7 +16,8 @@ from qm9flow.errors import ConfigError, MoleculeError
 
 if TYPE_CHECKING:
     from qm9flow.cli.molecule_files import NamedRecord
-    from qm9flow.inference.predictor import Prediction, Predictor
+    from qm9flow.inference.prediction import Prediction
+    from qm9flow.inference.predictor import Predictor
 
 _PATH = click.Path(path_type=Path)
 _COLUMN = 14
@@ -74,6 +75,7 @@ def command(
       qm9flow predict --smiles CCO --xyz water.xyz --targets gap,homo,u0_atom
     """
     from qm9flow.cli.molecule_files import NamedRecord, read_file
+    from qm9flow.inference.prediction import entry
     from qm9flow.inference.predictor import Predictor
     from qm9flow.registry.find import find_model
 
@@ -96,8 +98,10 @@ def command(
     }
     if as_json:
         units = {name: predictor.units[name] for name in wanted}
-        entries = [_entry(result) for result in results]
-        print_json({"model": identity, "units": units, "results": entries})
+        entries = [entry(result) for result in results]
+        print_json(
+            {"model": identity, "units": units, "level": predictor.level, "results": entries}
+        )
     else:
         say("\n".join(_report(identity, [item.name for item in named], wanted, results)))
     if all(isinstance(result, MoleculeError) for result in results):
@@ -116,21 +120,12 @@ def _targets(names: str | None) -> tuple[str, ...]:
 def _predict(
     predictor: "Predictor", named: "Sequence[NamedRecord]", targets: tuple[str, ...]
 ) -> "list[Prediction | MoleculeError]":
-    from qm9flow.molecules.molecule import Molecule
     from qm9flow.molecules.parse import from_records
     from qm9flow.molecules.pool import MoleculePool
 
     with MoleculePool() as pool, progress_bar() as progress:
         molecules = from_records([item.record for item in named], pool, progress=progress)
-    valid = [item for item in molecules if isinstance(item, Molecule)]
-    predictions = iter(predictor.predict_each(valid, targets))
-    return [next(predictions) if isinstance(item, Molecule) else item for item in molecules]
-
-
-def _entry(result: "Prediction | MoleculeError") -> dict[str, Any]:
-    if isinstance(result, MoleculeError):
-        return {"ok": False, "error": {"code": result.code, "message": str(result)}}
-    return {"ok": True, "values": result.values, "warnings": list(result.warnings)}
+    return predictor.predict_each(molecules, targets)
 
 
 def _report(

@@ -6,7 +6,7 @@ the largest of its molecules has 29 atoms, the smallest (water, HCN) three.
 
 import numpy as np
 
-from qm9flow.molecules.molecule import Molecule
+from qm9flow.molecules.molecule import Geometry, Molecule
 
 QM9_MAX_ATOMS = 29
 QM9_MIN_ATOMS = 3
@@ -19,7 +19,7 @@ _GEOMETRY = {
 
 
 def doubts(molecule: Molecule, cutoff_angstrom: float | None = None) -> tuple[str, ...]:
-    """Reasons to trust a prediction less than the error on QM9 suggests.
+    """Reasons why a molecule is unlike those that the network learned from.
 
     Args:
         molecule: A valid molecule.
@@ -29,16 +29,27 @@ def doubts(molecule: Molecule, cutoff_angstrom: float | None = None) -> tuple[st
     Returns:
         Sentences for people; none for a molecule like those of QM9.
     """
-    found = []
-    if molecule.geometry in _GEOMETRY:
-        found.append(
-            f"{_GEOMETRY[molecule.geometry]}, not by B3LYP/6-31G(2df,p) as the molecules that "
-            "the network learned from: expect larger errors"
-        )
-    found += _size_doubts(molecule)
+    found = _size_doubts(molecule)
     if cutoff_angstrom is not None and len(molecule) > 1:
         found += _isolation_doubts(molecule, cutoff_angstrom)
     return tuple(found)
+
+
+def geometry_doubt(geometry: Geometry) -> tuple[str, ...]:
+    """What another source of the geometry does to a prediction.
+
+    Args:
+        geometry: Where the positions come from.
+
+    Returns:
+        A sentence for people; none for a geometry like QM9's own.
+    """
+    if geometry not in _GEOMETRY:
+        return ()
+    return (
+        f"{_GEOMETRY[geometry]}, not by B3LYP/6-31G(2df,p) as the molecules that "
+        "the network learned from: expect larger errors",
+    )
 
 
 def _size_doubts(molecule: Molecule) -> list[str]:

@@ -1,7 +1,6 @@
 """From molecules to named values: groups them by size, runs the graph, derives the rest."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,11 @@ import numpy.typing as npt
 from qm9flow import properties
 from qm9flow.elements import MAX_NUMBER
 from qm9flow.errors import ConfigError, InferenceError, MoleculeError
-from qm9flow.inference.domain import doubts
+from qm9flow.inference.domain import doubts, geometry_doubt
+from qm9flow.inference.prediction import Domain, Prediction
 from qm9flow.inference.session import Provider, Session, open_session
 from qm9flow.molecules.geometry import rotational_constants_ragged
-from qm9flow.molecules.molecule import Molecule, validate
+from qm9flow.molecules.molecule import Conformers, Molecule, Structure, validate
 from qm9flow.properties import GEOMETRIC, LEARNED, TARGETS
 from qm9flow.targets import derive
 
@@ -30,20 +30,6 @@ _RUN_COST_PAIRS = 300
 """Pairs that cost about as much time as starting one more run."""
 
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the network says of one molecule.
-
-    Attributes:
-        values: By target, in the unit of `properties`. None where the property does not exist
-            (rotational constants of atoms, A of linear molecules) or has no finite value.
-        warnings: Reasons to trust the values less; sentences for people.
-    """
-
-    values: dict[str, float | None]
-    warnings: tuple[str, ...]
 
 
 class Predictor:
@@ -89,17 +75,22 @@ class Predictor:
         return self.session.active
 
     @property
+    def level(self) -> float | None:
+        """Share of true values that lie inside their intervals; None for a model without any."""
+        return None
+
+    @property
     def units(self) -> dict[str, str]:
         """Unit of each target."""
         return {item.name: item.unit for item in properties.PROPERTIES}
 
     def predict(
-        self, molecules: Sequence[Molecule], targets: Sequence[str] | None = None
+        self, molecules: Sequence[Structure], targets: Sequence[str] | None = None
     ) -> list[Prediction]:
         """Predict molecules that must all be valid.
 
         Args:
-            molecules: Any number, of any sizes up to `max_atoms`.
+            molecules: Any number, of any sizes up to `max_atoms`; conformers count as one.
             targets: Names of the targets to give; None for all 19.
 
         Returns:
@@ -119,12 +110,15 @@ class Predictor:
         return predictions
 
     def predict_each(
-        self, molecules: Sequence[Molecule], targets: Sequence[str] | None = None
+        self,
+        molecules: Sequence[Structure | MoleculeError],
+        targets: Sequence[str] | None = None,
     ) -> list[Prediction | MoleculeError]:
         """Predict molecules, each on its own: a refused one does not touch the others.
 
         Args:
-            molecules: Any number, of any sizes.
+            molecules: Any number, of any sizes; conformers count as one molecule. What was refused
+                before stays as it is.
             targets: Names of the targets to give; None for all 19.
 
         Returns:
@@ -135,20 +129,23 @@ class Predictor:
             InferenceError: The runtime failed.
         """
         wanted = _wanted(targets)
-        refused = [self._refusal(molecule) for molecule in molecules]
-        valid = [molecule for molecule, why in zip(molecules, refused, strict=True) if not why]
+        checked = [self._checked(molecule) for molecule in molecules]
+        valid = [item for item in checked if not isinstance(item, MoleculeError)]
         predictions = iter(self._predict_valid(valid, wanted))
-        return [why or next(predictions) for why in refused]
+        return [item if isinstance(item, MoleculeError) else next(predictions) for item in checked]
 
-    def _refusal(self, molecule: Molecule) -> MoleculeError | None:
+    def _checked(self, molecule: Structure | MoleculeError) -> Structure | MoleculeError:
+        if isinstance(molecule, MoleculeError):
+            return molecule
         try:
-            validate(molecule, self.max_atoms)
+            for geometry in _geometries(molecule):
+                validate(geometry, self.max_atoms)
         except MoleculeError as error:
             return error
-        return None
+        return molecule
 
     def _predict_valid(
-        self, molecules: Sequence[Molecule], wanted: tuple[str, ...]
+        self, molecules: Sequence[Structure], wanted: tuple[str, ...]
     ) -> list[Prediction]:
         if not molecules:
             return []
@@ -158,22 +155,31 @@ class Predictor:
         predictions = []
         for index, molecule in enumerate(molecules):
             row = {name: float(values[name][index]) for name in wanted}
-            warnings = doubts(molecule, cutoff_angstrom)
-            predictions.append(_prediction(row, warnings))
+            geometries = _geometries(molecule)
+            domain = Domain(doubts(geometries[0], cutoff_angstrom))
+            predictions.append(_prediction(row, domain, geometries))
         return predictions
 
-    def _values(self, molecules: Sequence[Molecule]) -> dict[str, Floats]:
+    def _values(self, molecules: Sequence[Structure]) -> dict[str, Floats]:
         """(n_molecules,) for each of the 19 targets."""
-        numbers = np.concatenate([molecule.numbers for molecule in molecules])
-        positions = np.concatenate([molecule.positions for molecule in molecules])
-        ptr = np.cumsum([0, *(len(molecule) for molecule in molecules)])
+        lowest = [_geometries(molecule)[0] for molecule in molecules]
+        numbers = np.concatenate([molecule.numbers for molecule in lowest])
+        positions = np.concatenate([molecule.positions for molecule in lowest])
+        ptr = np.cumsum([0, *(len(molecule) for molecule in lowest)])
         rotational = rotational_constants_ragged(numbers, positions, ptr)
-        predicted = self._run(molecules)
+        predicted = self._averages(molecules)
         columns = {name: predicted[:, i] for i, name in enumerate(self.session.targets)}
         if self.session.targets == LEARNED:
             return derive(columns, _counts(numbers, ptr), rotational)
         columns |= {name: rotational[:, i] for i, name in enumerate(GEOMETRIC)}
         return columns
+
+    def _averages(self, molecules: Sequence[Structure]) -> Floats:
+        """(n_molecules, n_targets of the network), in the targets' units, over conformers."""
+        geometries = [geometry for molecule in molecules for geometry in _geometries(molecule)]
+        starts = np.cumsum([0, *(len(_geometries(molecule)) for molecule in molecules)])[:-1]
+        weights = np.concatenate([_weights(molecule) for molecule in molecules])
+        return np.add.reduceat(self._run(geometries) * weights[:, None], starts)
 
     def _run(self, molecules: Sequence[Molecule]) -> Floats:
         """(n_molecules, n_targets of the network), in the targets' units."""
@@ -222,15 +228,30 @@ def _wanted(names: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(properties.get(name).name for name in names))
 
 
-def _prediction(row: dict[str, float], warnings: tuple[str, ...]) -> Prediction:
+def _geometries(molecule: Structure) -> Sequence[Molecule]:
+    if isinstance(molecule, Molecule):
+        return (molecule,)
+    return molecule.molecules
+
+
+def _weights(molecule: Structure) -> Floats:
+    return molecule.weights() if isinstance(molecule, Conformers) else np.ones(1)
+
+
+def _prediction(
+    row: dict[str, float], domain: Domain, geometries: Sequence[Molecule]
+) -> Prediction:
     values: dict[str, float | None] = dict(row)
+    source = geometries[0].geometry
+    warnings = (*geometry_doubt(source), *domain.reasons)
     strange = [name for name, value in row.items() if not np.isfinite(value)]
     for name, value in row.items():
         if name in strange or (name in GEOMETRIC and value == 0.0):
             values[name] = None
     if strange:
         warnings += (f"the network gives no finite value for {', '.join(strange)}",)
-    return Prediction(values, warnings)
+    intervals = dict.fromkeys(row)
+    return Prediction(values, warnings, intervals, domain, source, len(geometries))
 
 
 def _counts(numbers: npt.NDArray[np.int64], ptr: npt.NDArray[np.int64]) -> Floats:

@@ -27,6 +27,10 @@ from qm9flow.errors import (
 from qm9flow.molecules.embed import embed
 from qm9flow.molecules.molecule import Conformers, Geometry, Molecule, validate
 
+SAME_MINIMUM_KCAL = 0.01
+"""Conformers whose energies, in kcal/mol, differ by less are one minimum, or mirror images, which
+are the same to the networks. Ten starts find 2.9 minima of a molecule of QM9."""
+
 _ISOTOPES = {element.number: round(element.mass_u) for element in ELEMENTS}
 _SYMBOLS = ", ".join(NUMBER_OF)
 
@@ -40,7 +44,7 @@ def smiles_to_conformers(text: str, max_atoms: int, count: int) -> Conformers:
     Args:
         text: A SMILES of one molecule without net charge, no name behind it.
         max_atoms: Most atoms allowed, hydrogens included.
-        count: Conformers at most.
+        count: Starts at most; those that end in the same minimum give one conformer.
 
     Returns:
         One to `count` conformers.
@@ -53,12 +57,21 @@ def smiles_to_conformers(text: str, max_atoms: int, count: int) -> Conformers:
     """
     graph = _read_smiles(text, max_atoms)
     energies = embed(graph, count)
-    order = np.argsort(energies, kind="stable")
+    kept = _minima(energies)
     positions = np.stack([conformer.GetPositions() for conformer in graph.GetConformers()])
-    found = Conformers(_numbers(graph), positions[order], energies[order], text)
+    found = Conformers(_numbers(graph), positions[kept], energies[kept], text)
     for one in found.positions:
         validate(Molecule(found.numbers, one), max_atoms)
     return found
+
+
+def _minima(energies: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Indices by rising energy, of each minimum only the first."""
+    kept: list[int] = []
+    for i in np.argsort(energies, kind="stable").tolist():
+        if not kept or energies[i] - energies[kept[-1]] > SAME_MINIMUM_KCAL:
+            kept.append(i)
+    return np.array(kept, dtype=np.int64)
 
 
 def _read_smiles(text: str, max_atoms: int) -> Chem.Mol:

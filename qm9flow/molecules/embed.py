@@ -26,6 +26,12 @@ EMBED_ATTEMPTS = 20
 RDKit's own limit of ten an atom, and for the rest all of those would be in vain, up to 0.7 s long.
 """
 
+FORCE_TOLERANCE = 0.0135
+"""Where the distance geometry's own minimisation ends; RDKit's default is 0.001. The force field
+comes afterwards anyway: of 250 molecules of QM9 with their handedness, 10 instead of 27 do without
+the second way below, in two thirds of the time.
+"""
+
 BARE_ATTEMPTS = 8
 """Starts of the last resort, bare distance geometry; the lowest energy is kept."""
 
@@ -55,6 +61,7 @@ def embed(graph: Chem.Mol, count: int) -> npt.NDArray[np.float64]:
     for parameters in (etkdg, plain):
         parameters.randomSeed = SEED
         parameters.maxIterations = EMBED_ATTEMPTS
+        parameters.optimizerForceTol = FORCE_TOLERANCE
         if found := list(rdDistGeom.EmbedMultipleConfs(graph, count, parameters)):
             return np.array([_minimise(graph, conformer) for conformer in found])
     energy = None if _states_handedness(graph) else _embed_bare(graph)

@@ -20,6 +20,9 @@ Geometry = Literal["dft", "approximate", "smiles"]
 MIN_DISTANCE_ANGSTROM = 0.2
 """Atoms nearer than this count as being in one place; the shortest bond in QM9 is 0.96."""
 
+RT_KCAL = 0.5925
+"""R T at 298.15 K, kcal/mol."""
+
 MAX_COORDINATE_ANGSTROM = 1e4
 """Further out, float32 no longer holds a position to 1e-3 angstrom."""
 
@@ -66,10 +69,34 @@ class Conformers:
     energies: npt.NDArray[np.float64]
     name: str
 
+    def __len__(self) -> int:
+        """Number of atoms."""
+        return len(self.numbers)
+
+    @property
+    def molecules(self) -> tuple["Molecule", ...]:
+        """Each geometry by itself."""
+        return tuple(
+            Molecule(self.numbers, positions, "smiles", self.name) for positions in self.positions
+        )
+
     @property
     def lowest(self) -> Molecule:
         """The one of the lowest energy."""
-        return Molecule(self.numbers, self.positions[0], "smiles", self.name)
+        return self.molecules[0]
+
+    def weights(self) -> npt.NDArray[np.float64]:
+        """How much each counts in an average: Boltzmann factors at 298.15 K.
+
+        Returns:
+            (k,), they add up to 1.
+        """
+        factors = np.exp(-(self.energies - self.energies.min()) / RT_KCAL)
+        return np.asarray(factors / factors.sum())
+
+
+Structure = Molecule | Conformers
+"""What a prediction is made of: one geometry, or several of one molecule."""
 
 
 def validate(molecule: Molecule, max_atoms: int) -> None:

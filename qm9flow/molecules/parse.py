@@ -22,7 +22,7 @@ from qm9flow.errors import (
     TooLargeError,
     UnsupportedElementError,
 )
-from qm9flow.molecules.molecule import Geometry, Molecule, validate
+from qm9flow.molecules.molecule import Conformers, Geometry, Molecule, Structure, validate
 from qm9flow.molecules.pool import MAX_ATOMS, TIMEOUT_S, Job, MoleculePool, Progress, shared_pool
 
 MAX_SMILES_CHARACTERS = 2000
@@ -41,20 +41,21 @@ _CHARGE = re.compile(r"\bcharge\s*=\s*\"?([+-]?\d{1,4})\b", re.IGNORECASE | re.A
 _PROPERTIES = re.compile(r"\bproperties\s*=\s*\"?(\S+)", re.IGNORECASE | re.ASCII)
 
 
-def from_smiles(text: str, timeout_s: float = TIMEOUT_S) -> Molecule:
-    """A molecule from a SMILES; RDKit makes the geometry, in a process that can be killed.
+def from_smiles(text: str, timeout_s: float = TIMEOUT_S) -> Conformers:
+    """Conformers from a SMILES; RDKit makes them, in a process that can be killed.
 
     Args:
         text: A SMILES of one molecule without net charge.
         timeout_s: Seconds after which the attempt is given up, at most `TIMEOUT_S`.
 
     Returns:
-        The molecule, `geometry` "smiles".
+        Its geometries.
 
     Raises:
         MoleculeError: No SMILES, or a molecule that is refused, or no geometry (in time).
     """
-    return _or_raise(shared_pool().build([_smiles_job(text)], budget_s=timeout_s)[0])
+    found = _or_raise(shared_pool().build([_smiles_job(text)], budget_s=timeout_s)[0])
+    return cast(Conformers, found)
 
 
 def from_sdf(text: str, geometry: Geometry = "approximate") -> Molecule:
@@ -71,7 +72,7 @@ def from_sdf(text: str, geometry: Geometry = "approximate") -> Molecule:
     Raises:
         MoleculeError: It cannot be read, lacks hydrogens, or is a molecule that is refused.
     """
-    return _or_raise(shared_pool().build([_sdf_job(text, geometry)])[0])
+    return cast(Molecule, _or_raise(shared_pool().build([_sdf_job(text, geometry)])[0]))
 
 
 def from_xyz(text: str, geometry: Geometry = "dft", max_atoms: int = MAX_ATOMS) -> Molecule:
@@ -162,7 +163,7 @@ def from_arrays(
     return molecule
 
 
-def from_record(record: object, timeout_s: float = TIMEOUT_S) -> Molecule:
+def from_record(record: object, timeout_s: float = TIMEOUT_S) -> Structure:
     """A molecule from one entry of an HTTP request.
 
     Args:
@@ -171,7 +172,7 @@ def from_record(record: object, timeout_s: float = TIMEOUT_S) -> Molecule:
         timeout_s: Seconds for a SMILES.
 
     Returns:
-        The molecule.
+        The molecule; conformers of a SMILES.
 
     Raises:
         MoleculeError: The entry cannot be read, or is a molecule that is refused.
@@ -185,7 +186,7 @@ def from_records(
     *,
     budget_s: float | None = None,
     progress: Progress | None = None,
-) -> list[Molecule | MoleculeError]:
+) -> list[Structure | MoleculeError]:
     """Molecules from the entries of an HTTP request, each judged by itself.
 
     Args:
@@ -195,9 +196,9 @@ def from_records(
         progress: Called with (what, done, total) after each of them.
 
     Returns:
-        A molecule or an error for each entry, in order.
+        A molecule, conformers or an error for each entry, in order.
     """
-    results: list[Molecule | MoleculeError | Job] = []
+    results: list[Structure | MoleculeError | Job] = []
     for record in records:
         try:
             results.append(_read(record, pool.max_atoms))
@@ -260,7 +261,7 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _or_raise(result: Molecule | MoleculeError) -> Molecule:
+def _or_raise(result: Structure | MoleculeError) -> Structure:
     if isinstance(result, MoleculeError):
         raise result
     return result

@@ -19,7 +19,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,7 +27,7 @@ import qm9flow
 from qm9flow import errors
 from qm9flow.cores import usable_cores
 from qm9flow.errors import ConformerError, MoleculeError, MoleculeTimeoutError
-from qm9flow.molecules.molecule import Conformers, Geometry, Molecule
+from qm9flow.molecules.molecule import Conformers, Geometry, Molecule, Structure
 
 TIMEOUT_S = 10.0
 """Seconds for one molecule; QM9's take 0.02 on average, the slowest about one."""
@@ -35,14 +35,13 @@ TIMEOUT_S = 10.0
 MAX_ATOMS = 256
 """Most atoms of a molecule, hydrogens included; QM9's largest has 29."""
 
-CONFORMERS = 1
-"""Of a SMILES, at most."""
+CONFORMERS = 5
+"""Starts of a SMILES: geometries at most."""
 
 START_TIMEOUT_S = 120.0
 """Seconds for a process to start and load RDKit; some tenths on an idle machine."""
 
 Progress = Callable[[str, int, int], None]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Job:
         kind: `smiles`, or `sdf` for a mol block.
         text: The SMILES or the mol block.
         geometry: Where a mol block's coordinates come from; a SMILES always gives `smiles`.
-        conformers: Most conformers of a SMILES, of which the lowest counts.
+        conformers: Starts of a SMILES, which has as many conformers at most.
     """
 
     kind: Literal["smiles", "sdf"]
@@ -187,7 +186,7 @@ def _dispose(process: "subprocess.Popen[str]") -> None:
 
 
 class MoleculePool:
-    """Turns SMILES and mol blocks into molecules, in processes that can be killed.
+    """Turns SMILES into conformers and mol blocks into molecules, in processes that can be killed.
 
     Safe to use from several threads at a time. A context manager: leaving it ends the processes.
     """
@@ -220,8 +219,8 @@ class MoleculePool:
         *,
         budget_s: float | None = None,
         progress: Progress | None = None,
-    ) -> list[Molecule | MoleculeError]:
-        """Molecules, or the errors that say why there is none, in order.
+    ) -> list[Structure | MoleculeError]:
+        """Conformers of SMILES, molecules of mol blocks, or why there are none, in order.
 
         Args:
             jobs: What to build.
@@ -232,36 +231,8 @@ class MoleculePool:
         Returns:
             One entry for each job, in order.
         """
-        return self._answers(jobs, _molecule, budget_s, progress)
-
-    def conformers(
-        self,
-        jobs: Sequence[Job],
-        *,
-        budget_s: float | None = None,
-        progress: Progress | None = None,
-    ) -> list[Conformers | MoleculeError]:
-        """All conformers of SMILES, or the errors that say why there are none, in order.
-
-        Args:
-            jobs: SMILES.
-            budget_s: As in `build`.
-            progress: As in `build`.
-
-        Returns:
-            One entry for each job, in order.
-        """
-        return self._answers(jobs, _conformers, budget_s, progress)
-
-    def _answers(
-        self,
-        jobs: Sequence[Job],
-        read: Callable[[dict[str, Any], Job], T],
-        budget_s: float | None,
-        progress: Progress | None,
-    ) -> list[T | MoleculeError]:
         until = None if budget_s is None else time.monotonic() + budget_s
-        futures = [self._threads.submit(self._one, job, read, until) for job in jobs]
+        futures = [self._threads.submit(self._one, job, until) for job in jobs]
         try:
             return _gather(futures, progress)
         finally:
@@ -288,9 +259,7 @@ class MoleculePool:
         """Close."""
         self.close()
 
-    def _one(
-        self, job: Job, read: Callable[[dict[str, Any], Job], T], until: float | None
-    ) -> T | MoleculeError:
+    def _one(self, job: Job, until: float | None) -> Structure | MoleculeError:
         limit = self.timeout_s
         if until is not None:
             limit = min(limit, until - time.monotonic())
@@ -307,7 +276,7 @@ class MoleculePool:
         worker = self._idle.get()
         try:
             answer = worker.ask(payload, limit)
-            return _error(answer) if "error" in answer else read(answer, job)
+            return _error(answer) if "error" in answer else _structure(answer, job)
         except _ExpiredError:
             return MoleculeTimeoutError(
                 f"RDKit took longer than {limit:.3g} s for this molecule: give a geometry instead"
@@ -323,13 +292,9 @@ def _error(answer: dict[str, Any]) -> MoleculeError:
     return error
 
 
-def _molecule(answer: dict[str, Any], job: Job) -> Molecule:
-    if job.kind == "smiles":
-        return _conformers(answer, job).lowest
-    return Molecule(answer["numbers"], answer["positions"], job.geometry, answer["name"])
-
-
-def _conformers(answer: dict[str, Any], job: Job) -> Conformers:
+def _structure(answer: dict[str, Any], job: Job) -> Structure:
+    if job.kind == "sdf":
+        return Molecule(answer["numbers"], answer["positions"], job.geometry, answer["name"])
     return Conformers(
         np.array(answer["numbers"], dtype=np.int64),
         np.array(answer["positions"], dtype=np.float64),
@@ -339,9 +304,9 @@ def _conformers(answer: dict[str, Any], job: Job) -> Conformers:
 
 
 def _gather(
-    futures: "Sequence[Future[T | MoleculeError]]", progress: Progress | None
-) -> list[T | MoleculeError]:
-    results: list[T | MoleculeError] = []
+    futures: "Sequence[Future[Structure | MoleculeError]]", progress: Progress | None
+) -> list[Structure | MoleculeError]:
+    results: list[Structure | MoleculeError] = []
     for done, future in enumerate(futures, start=1):
         try:
             results.append(future.result())

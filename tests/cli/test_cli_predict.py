@@ -129,7 +129,7 @@ def test_files_of_all_kinds(registry: Path, dataset: Dataset) -> None:
         frames.append("\n".join([str(len(molecule)), f"QM9 {index}", *lines]) + "\n")
     (registry / "two.xyz").write_text("".join(frames))
     (registry / "list.smi").write_text("# alcohols\nCO methanol\n\nCCO\tethanol\nC1CC\n")
-    ethanol = from_smiles("CCO")
+    ethanol = from_smiles("CCO").lowest
     mol = Chem.AddHs(Chem.MolFromSmiles("CCO"))
     conformer = Chem.Conformer(mol.GetNumAtoms())
     for atom, position in enumerate(ethanol.positions.tolist()):

@@ -13,7 +13,7 @@ from qm9flow.data.conformers import make_conformers, open_conformers
 from qm9flow.data.stereo import isomeric_smiles
 from qm9flow.data.store import Dataset
 from qm9flow.errors import CacheError, MoleculeError
-from qm9flow.molecules.molecule import Conformers
+from qm9flow.molecules.molecule import Structure
 from qm9flow.molecules.pool import Job, MoleculePool
 
 
@@ -44,15 +44,15 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
 ) -> None:
     whole = make_conformers(few, 2, workers=1)
     shutil.rmtree(whole.folder)
-    inner, calls = MoleculePool.conformers, []
+    inner, calls = MoleculePool.build, []
 
-    def counted(pool: MoleculePool, jobs: Sequence[Job]) -> list[Conformers | MoleculeError]:
+    def counted(pool: MoleculePool, jobs: Sequence[Job]) -> list[Structure | MoleculeError]:
         calls.append(len(jobs))
         if len(calls) == 3:
             raise KeyboardInterrupt
         return inner(pool, jobs)
 
-    monkeypatch.setattr(MoleculePool, "conformers", counted)
+    monkeypatch.setattr(MoleculePool, "build", counted)
     with pytest.raises(KeyboardInterrupt):
         make_conformers(few, 2, workers=1)
     first, second = sorted(whole.folder.parent.glob("*-shards/*.npz"))

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from qm9flow.data.store import Dataset
-from qm9flow.inference.domain import QM9_MAX_ATOMS, QM9_MAX_HEAVY, QM9_MIN_ATOMS, doubts
+from qm9flow.inference.domain import (
+    QM9_MAX_ATOMS,
+    QM9_MAX_HEAVY,
+    QM9_MIN_ATOMS,
+    doubts,
+    geometry_doubt,
+)
 from qm9flow.molecules.molecule import Molecule
 
 
@@ -27,13 +33,11 @@ def test_molecules_of_qm9_raise_no_doubt(dataset: Dataset) -> None:
 @pytest.mark.parametrize(
     ("molecule", "words"),
     [
-        (chain([6, 1, 1], geometry="smiles"), ["SMILES"]),
-        (chain([6, 1, 1], geometry="approximate"), ["approximate"]),
         (chain([6] * 10), ["10 heavy atoms"]),
         (chain([6] * 9 + [1] * 21), ["30 atoms"]),
         (chain([1]), ["atoms: 1"]),
         (chain([6, 1, 1], step=6.0), ["6.0 angstrom"]),
-        (chain([6] * 30, step=6.0, geometry="smiles"), ["SMILES", "heavy", "30 atoms", "5 ang"]),
+        (chain([6] * 30, step=6.0, geometry="smiles"), ["heavy", "30 atoms", "5 ang"]),
     ],
 )
 def test_doubts_are_named(molecule: Molecule, words: list[str]) -> None:
@@ -41,3 +45,9 @@ def test_doubts_are_named(molecule: Molecule, words: list[str]) -> None:
     assert len(found) == len(words)
     for sentence, word in zip(found, words, strict=True):
         assert word in sentence
+
+
+def test_a_geometry_that_is_not_from_dft_is_named() -> None:
+    assert geometry_doubt("dft") == ()
+    assert ["SMILES" in text for text in geometry_doubt("smiles")] == [True]
+    assert ["approximate" in text for text in geometry_doubt("approximate")] == [True]

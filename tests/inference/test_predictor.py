@@ -24,9 +24,9 @@ from qm9flow.errors import (
     TooLargeError,
     UnsupportedElementError,
 )
+from qm9flow.inference.prediction import Prediction
 from qm9flow.inference.predictor import (
     MAX_ATOMS,
-    Prediction,
     Predictor,
     groups_of_similar_size,
 )

@@ -23,8 +23,8 @@ from qm9flow.errors import (
     UnsupportedElementError,
 )
 from qm9flow.molecules import parse, pool
-from qm9flow.molecules.conformers import smiles_to_conformers
-from qm9flow.molecules.molecule import Molecule
+from qm9flow.molecules.conformers import SAME_MINIMUM_KCAL, smiles_to_conformers
+from qm9flow.molecules.molecule import RT_KCAL, Conformers, Molecule, Structure
 from qm9flow.molecules.pool import Job, MoleculePool
 
 CAGE = "N=C1OC2C3CC12NC3"
@@ -35,8 +35,10 @@ HEAVY = "C" + "C1CC2CCC1CC2" * 7
 
 
 def build(texts: list[str], **options: float) -> list[Molecule | MoleculeError]:
+    """The lowest conformer of each."""
     with MoleculePool(workers=2) as workers:
-        return workers.build([Job("smiles", text) for text in texts], **options)
+        found = workers.build([Job("smiles", text, conformers=1) for text in texts], **options)
+    return [item.lowest if isinstance(item, Conformers) else item for item in found]
 
 
 @pytest.mark.parametrize(
@@ -102,12 +104,23 @@ def test_the_same_smiles_gives_the_same_positions_in_any_process() -> None:
         )
 
 
-def test_conformers_are_sorted_and_more_of_them_hold_the_fewer() -> None:
+def test_conformers_are_sorted_and_more_starts_find_all_that_fewer_found() -> None:
     few, many = (smiles_to_conformers("OCCCO", 200, count) for count in (3, 8))
-    assert (np.diff(many.energies) >= 0).all()
-    assert set(few.energies) <= set(many.energies)
-    assert many.positions.shape == (8, 13, 3)
-    assert many.energies[0] < few.energies[-1]
+    assert (np.diff(many.energies) > SAME_MINIMUM_KCAL).all()
+    assert np.abs(few.energies[:, None] - many.energies).min(axis=1).max() < SAME_MINIMUM_KCAL
+    assert many.positions.shape == (len(many.energies), 13, 3)
+    assert 3 < len(many.energies) <= 8
+
+
+def test_a_molecule_of_one_shape_has_one_conformer() -> None:
+    found = smiles_to_conformers("C1CCCCC1", 200, 5)
+    assert found.positions.shape[0] in (1, 2)  # the chair, and perhaps the boat that is twisted
+    assert smiles_to_conformers("c1ccccc1", 200, 5).positions.shape == (1, 12, 3)
+
+
+def test_weights_follow_boltzmann() -> None:
+    two = Conformers(np.array([1]), np.zeros((2, 1, 3)), np.array([1.0, 1.0 + RT_KCAL]), "")
+    np.testing.assert_allclose(two.weights(), [1 / (1 + np.exp(-1)), 1 / (1 + np.e)])
 
 
 def test_however_a_smiles_is_written_its_geometries_are_the_same() -> None:
@@ -122,10 +135,10 @@ def test_a_molecule_beyond_its_limit_times_out_and_the_others_do_not() -> None:
         texts = ["CCO", HEAVY, "C1CC", "CO"]
         results = workers.build([Job("smiles", text) for text in texts])
         assert [type(result) for result in results] == [
-            Molecule,
+            Conformers,
             MoleculeTimeoutError,
             InvalidSmilesError,
-            Molecule,
+            Conformers,
         ]
         assert "0.4 s" in str(results[1])
 
@@ -153,7 +166,7 @@ def test_a_killed_process_costs_one_molecule_and_is_started_again() -> None:
         broken, whole = workers.build([Job("smiles", HEAVY), Job("smiles", "CO")])
         killer.join()
         assert isinstance(broken, ConformerError)
-        assert isinstance(whole, Molecule)
+        assert isinstance(whole, Conformers)
         after = only_process(workers)
         assert after.pid != before.pid
     assert after.poll() is not None
@@ -164,12 +177,12 @@ def test_a_process_that_died_idle_costs_nothing() -> None:
         workers.build([Job("smiles", "C")])
         only_process(workers).kill()
         only_process(workers).wait()
-        assert isinstance(workers.build([Job("smiles", "CO")])[0], Molecule)
+        assert isinstance(workers.build([Job("smiles", "CO")])[0], Conformers)
 
 
 def test_closing_ends_work_under_way() -> None:
     workers = MoleculePool(workers=1)
-    results: list[Molecule | MoleculeError] = []
+    results: list[Structure | MoleculeError] = []
     jobs = [Job("smiles", HEAVY)] * 3
     caller = threading.Thread(target=lambda: results.extend(workers.build(jobs)))
     caller.start()

@@ -171,7 +171,7 @@ def test_a_bad_molecule_has_its_error_and_spoils_no_other(
 def test_all_bad_is_still_an_answer(client: TestClient) -> None:
     answer = predict(client, {"smiles": "C1CC"}, {"smiles": "CCl"}, None)
     assert [result["ok"] for result in answer["results"]] == [False] * 3
-    assert list(answer) == ["model", "units", "results"]
+    assert list(answer) == ["model", "units", "level", "results"]
 
 
 def test_no_molecules_no_results(client: TestClient) -> None:

@@ -18,7 +18,8 @@ from starlette.testclient import TestClient
 from qm9flow.config import SERVE_ENVIRONMENT, ServeConfig
 from qm9flow.data.store import Dataset
 from qm9flow.errors import ConfigError, InferenceError, ProviderError, RegistryError
-from qm9flow.inference.predictor import Prediction, Predictor
+from qm9flow.inference.prediction import Prediction
+from qm9flow.inference.predictor import Predictor
 from qm9flow.molecules.molecule import Molecule
 from qm9flow.registry.find import FoundModel
 from serving.app import Front

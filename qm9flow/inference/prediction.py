@@ -1,0 +1,78 @@
+"""What is said of one molecule."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from qm9flow.errors import MoleculeError
+from qm9flow.molecules.molecule import Geometry
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """How much a molecule is like those that the network learned from.
+
+    Attributes:
+        reasons: Why it is outside; none for a molecule inside. Sentences for people.
+        score: Share of molecules like QM9's that lie at least as far from the training molecules
+            as this one, 0 to 1: 0.5 is ordinary, below 0.01 strange. None where the model has no
+            measure of it.
+    """
+
+    reasons: tuple[str, ...] = ()
+    score: float | None = None
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether nothing speaks against it."""
+        return not self.reasons
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of one molecule.
+
+    Attributes:
+        values: By target, in the unit of `properties`. None where the property does not exist
+            (rotational constants of atoms, A of linear molecules) or has no finite value.
+        warnings: Reasons to trust the values less, those of the domain among them; sentences for
+            people.
+        intervals: By target, in its unit, lower and upper end: at the model's level the true value
+            lies between them. None where there is no value, or where the model has none to give.
+        domain: How much it is like the molecules that the network learned from.
+        geometry: Where the positions come from.
+        conformers: How many geometries the values are an average over.
+    """
+
+    values: dict[str, float | None]
+    warnings: tuple[str, ...]
+    intervals: dict[str, Interval | None] = field(default_factory=dict)
+    domain: Domain = Domain()
+    geometry: Geometry = "dft"
+    conformers: int = 1
+
+
+def entry(result: Prediction | MoleculeError) -> dict[str, Any]:
+    """A result as the HTTP interface and `--json` give it.
+
+    Args:
+        result: A prediction, or why there is none.
+
+    Returns:
+        Plain values.
+    """
+    if isinstance(result, MoleculeError):
+        return {"ok": False, "error": {"code": result.code, "message": str(result)}}
+    return {
+        "ok": True,
+        "values": result.values,
+        "intervals": {name: ends and list(ends) for name, ends in result.intervals.items()},
+        "domain": {
+            "inside": result.domain.is_inside,
+            "score": result.domain.score,
+            "reasons": list(result.domain.reasons),
+        },
+        "geometry": {"source": result.geometry, "conformers": result.conformers},
+        "warnings": list(result.warnings),
+    }
