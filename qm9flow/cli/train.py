@@ -28,6 +28,11 @@ from qm9flow.errors import ConfigError
     "--learning-rate", float, "After warm-up; 1e-3 or less to go on from a model for a short time."
 )
 @option("--train-size", int, "Training molecules.")
+@option(
+    "--geometry",
+    click.Choice(["dft", "smiles", "approximate"]),
+    "What the network sees: QM9's own geometries, conformers, or relaxed ones.",
+)
 @option("--split", click.Choice(["seed", "standard"]), "Which molecules are trained on.")
 @option("--seed", int, "Of weights and batches.")
 @option("--device", click.Choice(["auto", "cpu", "cuda"]), "Where to train.")

@@ -11,3 +11,7 @@ Halving = Literal["epochs", "train_size", "off"]
 Sampler = Literal["tpe", "random", "grid"]
 GradientStop = Literal["on", "observe"]
 Device = Literal["auto", "cpu", "cuda"]
+
+GeometrySource = Literal["dft", "approximate", "smiles"]
+"""Where positions come from: `dft` as in QM9 (B3LYP/6-31G(2df,p) minima), `approximate` from
+something cheaper, `smiles` made from a SMILES."""

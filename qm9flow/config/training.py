@@ -5,6 +5,7 @@ from typing import Annotated
 
 from qm9flow.config.choices import (
     Device,
+    GeometrySource,
     GradientStop,
     Loss,
     Optimizer,
@@ -27,6 +28,10 @@ class TrainConfig:
 
     model: ModelConfig = field(default_factory=MPNNConfig)
     """The network; in files a table with the key `architecture`."""
+    geometry: GeometrySource = "dft"
+    """What the network sees; the targets are those of the minimum in DFT always. `smiles`: a
+    conformer of the SMILES, another one in each epoch (`qm9flow data conformers`); `approximate`:
+    the minimum of a force field nearest to the geometry (`qm9flow data relaxed`)."""
     targets: TargetSet = "learned"
     """`learned`: ten standardised targets; `raw`: all 19 as they are, as the group did."""
     split: SplitName = "seed"

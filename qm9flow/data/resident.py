@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,29 @@ import torch
 from torch import Tensor
 
 from qm9flow.data.grouping import Groups, Indices, plan_groups
-from qm9flow.data.store import Dataset
 from qm9flow.errors import ConfigError
+
+
+class Atoms(Protocol):
+    """Geometries, one after another: QM9's own, or others of its molecules.
+
+    Attributes:
+        ptr: (G + 1,), int64; geometry g has the atoms ptr[g] to ptr[g + 1] - 1.
+        numbers: (A,), atomic numbers.
+        positions: (A, 3), angstrom.
+    """
+
+    @property
+    def ptr(self) -> Indices:
+        """Where geometries begin and end."""
+
+    @property
+    def numbers(self) -> npt.NDArray[np.uint8]:
+        """Atomic numbers."""
+
+    @property
+    def positions(self) -> npt.NDArray[np.float32]:
+        """Positions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +49,7 @@ class Batch:
         numbers: (B, N), int64, atomic numbers, 0 for padding.
         positions: (B, N, 3), float32, angstrom, 0 for padding.
         targets: (B, T), float32, encoded.
-        index: (B,), int64, places among the molecules that were loaded.
+        index: (B,), int64, places among the geometries that were loaded.
     """
 
     numbers: Tensor
@@ -38,35 +60,40 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class ResidentMolecules:
-    """Padded molecules on one device.
+    """Padded molecules on one device, each in one geometry or in several.
 
     Attributes:
         numbers: (n, N), int64, atomic numbers, 0 for padding.
         positions: (n, N, 3), float32, angstrom.
         targets: (n, T), float32, encoded.
-        sizes: (n,), atoms of each molecule, on the host.
+        sizes: (n,), atoms of each geometry, on the host.
+        starts: (m + 1,), on the host; molecule i has the geometries starts[i] to starts[i + 1] - 1.
     """
 
     numbers: Tensor
     positions: Tensor
     targets: Tensor
     sizes: Indices
+    starts: Indices
 
     @classmethod
     def load(
         cls,
-        dataset: Dataset,
+        atoms: Atoms,
         indices: Indices,
         encoded: npt.NDArray[np.float64] | None,
         device: torch.device | str,
+        starts: Indices | None = None,
     ) -> "ResidentMolecules":
         """Copy molecules to a device.
 
         Args:
-            dataset: Where they come from.
-            indices: (n,), their places in it, at least one.
+            atoms: Where they come from.
+            indices: (n,), places of their geometries in it, at least one.
             encoded: (n, T), what the network learns; cast to float32. None means T = 0.
             device: Where they go.
+            starts: (m + 1,), molecule i has the geometries indices[starts[i]] to
+                indices[starts[i + 1] - 1], at least one; None means one each.
 
         Returns:
             The molecules, in the order of `indices`.
@@ -79,25 +106,26 @@ class ResidentMolecules:
         encoded = np.zeros((len(indices), 0)) if encoded is None else encoded
         if len(encoded) != len(indices):
             raise ConfigError(f"{len(indices)} molecules, but targets of {len(encoded)}")
-        starts = dataset.ptr[indices]
-        sizes = dataset.ptr[np.asarray(indices) + 1] - starts
+        begins = atoms.ptr[indices]
+        sizes = atoms.ptr[np.asarray(indices) + 1] - begins
         within = np.arange(sizes.max())
         is_atom = within < sizes[:, None]
-        atoms = (starts[:, None] + within)[is_atom]
+        places = (begins[:, None] + within)[is_atom]
         numbers = np.zeros(is_atom.shape, dtype=np.int64)
         positions = np.zeros((*is_atom.shape, 3), dtype=np.float32)
-        numbers[is_atom] = dataset.numbers[atoms]
-        positions[is_atom] = dataset.positions[atoms]
+        numbers[is_atom] = atoms.numbers[places]
+        positions[is_atom] = atoms.positions[places]
         return cls(
             torch.from_numpy(numbers).to(device),
             torch.from_numpy(positions).to(device),
             torch.from_numpy(encoded.astype(np.float32)).to(device),
             np.asarray(sizes, dtype=np.int64),
+            np.arange(len(indices) + 1) if starts is None else starts,
         )
 
     def __len__(self) -> int:
         """Number of molecules."""
-        return len(self.sizes)
+        return len(self.starts) - 1
 
     def first(self, count: int) -> "ResidentMolecules":
         """The molecules that were loaded first; nothing is copied.
@@ -108,14 +136,16 @@ class ResidentMolecules:
         Returns:
             They alone.
         """
+        starts = self.starts[: count + 1]
+        end = starts[-1]
         return ResidentMolecules(
-            self.numbers[:count], self.positions[:count], self.targets[:count], self.sizes[:count]
+            self.numbers[:end], self.positions[:end], self.targets[:end], self.sizes[:end], starts
         )
 
     def batches(
         self, batch_size: int, generator: torch.Generator, max_groups: int = 4
     ) -> Iterator[list[Batch]]:
-        """One epoch: every molecule once, in random order.
+        """One epoch: every molecule once, in random order and in one of its geometries.
 
         Args:
             batch_size: Molecules of an optimiser step; the last step may have fewer.
@@ -133,15 +163,23 @@ class ResidentMolecules:
                 f"batch_size and max_groups must be at least 1, got {batch_size} and {max_groups}"
             )
         n = len(self)
-        order = torch.randperm(n, generator=generator).numpy()
+        order = self._drawn(torch.randperm(n, generator=generator).numpy(), generator)
         step = np.arange(n) // batch_size
         order = order[np.lexsort((self.sizes[order], step))]
         n_steps = -(-n // batch_size)
         plan = plan_groups(step, self.sizes[order], n_steps, max_groups)
         return self._steps(order, plan)
 
+    def _drawn(self, molecules: Indices, generator: torch.Generator) -> Indices:
+        """One geometry of each molecule, all of a molecule's equally likely."""
+        counts = np.diff(self.starts)[molecules]
+        if (counts == 1).all():
+            return self.starts[molecules]
+        share = torch.rand(len(counts), dtype=torch.float64, generator=generator).numpy()
+        return np.asarray(self.starts[molecules] + (share * counts).astype(np.int64))
+
     def ordered(self, batch_atoms: int) -> Iterator[Batch]:
-        """Every molecule once, by size: big batches with hardly any padding, for evaluation.
+        """Every geometry once, by size: big batches with hardly any padding, for evaluation.
 
         Args:
             batch_atoms: Most atoms of a batch, padding included; a larger molecule goes alone.
@@ -152,7 +190,7 @@ class ResidentMolecules:
         order = np.argsort(self.sizes, kind="stable")
         sizes = self.sizes[order]
         ends = [0]
-        while ends[-1] < len(self):
+        while ends[-1] < len(sizes):
             ahead = sizes[ends[-1] : ends[-1] + max(batch_atoms, 1)]
             padded_atoms = ahead * np.arange(1, len(ahead) + 1)
             ends.append(ends[-1] + max(1, int(np.searchsorted(padded_atoms, batch_atoms, "right"))))

@@ -25,21 +25,37 @@ def isomeric_smiles(dataset: Dataset, i: int) -> str:
         The canonical SMILES; that of the tables where its atoms do not stand in the geometry's
         order (7 molecules in 1,000).
     """
-    text = dataset.smiles(i)
     with rdBase.BlockLogs():
-        graph = Chem.MolFromSmiles(text)
+        graph = graph_with_geometry(dataset, i)
         if graph is None:
-            return text
-        graph = Chem.AddHs(graph)
-        molecule = dataset.molecule(i)
-        if not _is_in_order(graph, molecule):
-            return text
-        conformer = Chem.Conformer(len(molecule))
-        for atom, place in enumerate(molecule.positions):
-            conformer.SetAtomPosition(atom, Point3D(*map(float, place)))
-        graph.AddConformer(conformer)
+            return dataset.smiles(i)
         Chem.AssignStereochemistryFrom3D(graph)
         return str(Chem.MolToSmiles(Chem.RemoveHs(graph)))
+
+
+def graph_with_geometry(dataset: Dataset, i: int) -> Chem.Mol | None:
+    """A molecule with the bonds of its SMILES and the positions of its geometry.
+
+    Args:
+        dataset: QM9.
+        i: Its place, from 0.
+
+    Returns:
+        With explicit hydrogens and one conformer; None where the atoms of the SMILES do not stand
+        in the geometry's order.
+    """
+    graph = Chem.MolFromSmiles(dataset.smiles(i))
+    if graph is None:
+        return None
+    graph = Chem.AddHs(graph)
+    molecule = dataset.molecule(i)
+    if not _is_in_order(graph, molecule):
+        return None
+    conformer = Chem.Conformer(len(molecule))
+    for atom, place in enumerate(molecule.positions):
+        conformer.SetAtomPosition(atom, Point3D(*map(float, place)))
+    graph.AddConformer(conformer)
+    return graph
 
 
 def _is_in_order(graph: Chem.Mol, molecule: Molecule) -> bool:

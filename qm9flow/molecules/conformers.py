@@ -18,13 +18,14 @@ from rdkit import Chem, rdBase
 from qm9flow.elements import ELEMENTS, NUMBER_OF
 from qm9flow.errors import (
     ChargedError,
+    ConformerError,
     EmptyMoleculeError,
     InvalidSmilesError,
     MoleculeError,
     TooLargeError,
     UnsupportedElementError,
 )
-from qm9flow.molecules.embed import embed
+from qm9flow.molecules.embed import embed, minimise
 from qm9flow.molecules.molecule import Conformers, Geometry, Molecule, validate
 
 SAME_MINIMUM_KCAL = 0.01
@@ -127,6 +128,30 @@ def mol_block_to_molecule(text: str, geometry: Geometry, max_atoms: int) -> Mole
     molecule = _molecule(graph, geometry, name.strip())
     validate(molecule, max_atoms)
     return molecule
+
+
+def relaxed_mol_block(text: str, max_atoms: int) -> Conformers:
+    """The minimum of the force field that lies nearest to a geometry.
+
+    Args:
+        text: One mol block, with coordinates of all atoms, hydrogens included.
+        max_atoms: Most atoms allowed.
+
+    Returns:
+        One geometry.
+
+    Raises:
+        ConformerError: The force fields do not know its bonding.
+        MoleculeError: As from `mol_block_to_molecule`.
+    """
+    molecule = mol_block_to_molecule(text, "approximate", max_atoms)
+    with _rdkit_log():
+        graph = Chem.MolFromMolBlock(text, removeHs=False)
+    if graph is None:
+        raise ConformerError("the bonds of this mol block break valence rules")
+    energy = minimise(graph, -1)
+    positions = graph.GetConformer().GetPositions()[None]
+    return Conformers(molecule.numbers, positions, np.array([energy]), molecule.name)
 
 
 def _is_drawing(graph: Chem.Mol, text: str) -> bool:

@@ -49,13 +49,14 @@ class Job:
     """One text to turn into a molecule.
 
     Attributes:
-        kind: `smiles`, or `sdf` for a mol block.
+        kind: `smiles`, `sdf` for a mol block, `relaxed` for a mol block that a force field is
+            to relax.
         text: The SMILES or the mol block.
         geometry: Where a mol block's coordinates come from; a SMILES always gives `smiles`.
         conformers: Starts of a SMILES, which has as many conformers at most.
     """
 
-    kind: Literal["smiles", "sdf"]
+    kind: Literal["smiles", "sdf", "relaxed"]
     text: str
     geometry: Geometry = "smiles"
     conformers: int = CONFORMERS

@@ -12,7 +12,12 @@ import sys
 from typing import Any, TextIO
 
 from qm9flow.errors import MoleculeError
-from qm9flow.molecules.conformers import mol_block_to_molecule, smiles_to_conformers
+from qm9flow.molecules.conformers import (
+    mol_block_to_molecule,
+    relaxed_mol_block,
+    smiles_to_conformers,
+)
+from qm9flow.molecules.molecule import Conformers
 
 MEMORY_BYTES = 4 * 1024**3
 """Address space of the process: odd input must not take the machine's memory."""
@@ -53,13 +58,9 @@ def _limit_memory() -> None:
 def _answer(job: dict[str, Any]) -> dict[str, Any]:
     try:
         if job["kind"] == "smiles":
-            found = smiles_to_conformers(job["text"], job["max_atoms"], job["conformers"])
-            return {
-                "numbers": found.numbers.tolist(),
-                "positions": found.positions.tolist(),
-                "energies": found.energies.tolist(),
-                "name": found.name,
-            }
+            return _plain(smiles_to_conformers(job["text"], job["max_atoms"], job["conformers"]))
+        if job["kind"] == "relaxed":
+            return _plain(relaxed_mol_block(job["text"], job["max_atoms"]))
         molecule = mol_block_to_molecule(job["text"], job["geometry"], job["max_atoms"])
     except MoleculeError as error:
         return {"error": type(error).__name__, "message": str(error)}
@@ -67,6 +68,15 @@ def _answer(job: dict[str, Any]) -> dict[str, Any]:
         "numbers": molecule.numbers.tolist(),
         "positions": molecule.positions.tolist(),
         "name": molecule.name,
+    }
+
+
+def _plain(found: Conformers) -> dict[str, Any]:
+    return {
+        "numbers": found.numbers.tolist(),
+        "positions": found.positions.tolist(),
+        "energies": found.energies.tolist(),
+        "name": found.name,
     }
 
 

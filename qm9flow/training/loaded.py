@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from qm9flow.config import TrainConfig
+from qm9flow.data.geometries import Geometries, open_geometries
 from qm9flow.data.resident import ResidentMolecules
 from qm9flow.data.store import Dataset
 from qm9flow.errors import DataError
@@ -66,22 +67,25 @@ class LoadedData:
             DataError: A target is NaN or infinite.
         """
         sample = training_sample(config, dataset)
-        train, validation = sample.train, sample.validation
+        train = sample.train
         counts, truth = dataset.counts(), dataset.truth()
-        _refuse_holes(truth, np.concatenate([train, validation]))
+        _refuse_holes(truth, np.concatenate([train, sample.validation]))
         extents = np.asarray(dataset.extents)
+        # from DFT's geometries whatever the network sees: scores and weights compare
         codec = codec_for(config, counts[train], extents[train], truth[train])
-        columns = [TARGETS.index(name) for name in codec.names]
-        encoded = codec.encode(counts[train], extents[train], truth[train][:, columns])
+        scale = objective_scale(counts[train], extents[train], truth[train])
+        geometries = open_geometries(config.geometry, dataset)
+        validation = geometries.known(sample.validation)
+        best = geometries.best(validation)
         return cls(
             codec=codec,
-            train=ResidentMolecules.load(dataset, train, encoded, device),
-            validation=ResidentMolecules.load(dataset, validation, None, device),
-            scale=objective_scale(counts[train], extents[train], truth[train]),
+            train=_training_molecules(codec, geometries, dataset, train, device),
+            validation=ResidentMolecules.load(geometries.atoms, best, None, device),
+            scale=scale,
             truth=truth[validation],
             counts=counts[validation],
-            extents=extents[validation],
-            rotational_ghz=np.asarray(dataset.rotational_ghz[validation]),
+            extents=geometries.extents[best],
+            rotational_ghz=geometries.rotational_ghz[best],
         )
 
     def validate(self, network: nn.Module) -> dict[str, float]:
@@ -99,6 +103,23 @@ class LoadedData:
             decoded = self.codec.decode(self.counts, self.extents, encoded)
             values = all_targets(self.codec.names, decoded, self.counts, self.rotational_ghz)
             return validation_metrics(values, self.truth, self.scale)
+
+
+def _training_molecules(
+    codec: TargetCodec,
+    geometries: Geometries,
+    dataset: Dataset,
+    train: npt.NDArray[np.int64],
+    device: torch.device,
+) -> ResidentMolecules:
+    """In all their geometries; molecules that have none are left out."""
+    train = geometries.known(train)
+    places, starts = geometries.all_of(train)
+    molecules = np.repeat(train, np.diff(starts))
+    columns = [TARGETS.index(name) for name in codec.names]
+    values = dataset.truth()[molecules][:, columns]
+    encoded = codec.encode(dataset.counts()[molecules], geometries.extents[places], values)
+    return ResidentMolecules.load(geometries.atoms, places, encoded, device, starts)
 
 
 def _refuse_holes(truth: Floats, molecules: npt.NDArray[np.int64]) -> None:

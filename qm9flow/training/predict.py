@@ -24,7 +24,7 @@ def predict_resident(model: nn.Module, molecules: ResidentMolecules, width: int)
         width: Outputs of the model.
 
     Returns:
-        (n, width), in the order of the molecules, in the model's dtype and on its device.
+        (n, width), in the order of the geometries, in the model's dtype and on its device.
     """
     device = molecules.numbers.device
     was_training = model.training
@@ -35,7 +35,7 @@ def predict_resident(model: nn.Module, molecules: ResidentMolecules, width: int)
             parts.append(model(batch.numbers, batch.positions))
             places.append(batch.index)
         together = torch.cat(parts)
-        values = torch.empty((len(molecules), width), dtype=together.dtype, device=device)
+        values = torch.empty((len(molecules.sizes), width), dtype=together.dtype, device=device)
         values[torch.cat(places)] = together
     model.train(was_training)
     return values

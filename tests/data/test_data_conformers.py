@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qm9flow.data import conformers
+from qm9flow.data import geometry_set
 from qm9flow.data.conformers import make_conformers, open_conformers
 from qm9flow.data.stereo import isomeric_smiles
 from qm9flow.data.store import Dataset
@@ -20,7 +20,7 @@ from qm9flow.molecules.pool import Job, MoleculePool
 @pytest.fixture
 def few(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     """QM9's first thirty molecules, with a cache of their own."""
-    monkeypatch.setattr(conformers, "SHARD", 10)
+    monkeypatch.setattr(geometry_set, "SHARD", 10)
     return dataclasses.replace(
         dataset, folder=tmp_path / "qm9", ptr=dataset.ptr[:31], index=dataset.index[:30]
     )

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from rdkit import Chem
 
 from qm9flow.data.store import Dataset
 from qm9flow.errors import (
@@ -232,3 +233,16 @@ def test_the_single_call_uses_one_pool() -> None:
     assert pool.shared_pool() is pool.shared_pool()
     with pytest.raises(InvalidSmilesError):
         parse.from_smiles("C1CC")
+
+
+@pytest.mark.parametrize(
+    "smiles", ["C[C@]12C[C@](C)([C@H]1O)[C@H]2O", "C[C@@H]1[C@H](C)[C@@H]2[C@@H]3O[C@@H]3[C@H]12"]
+)
+def test_cages_with_handedness_keep_it(smiles: str) -> None:
+    found = smiles_to_conformers(smiles, 200, 5)
+    graph = Chem.AddHs(Chem.MolFromSmiles(Chem.CanonSmiles(smiles)))
+    conformer = Chem.Conformer(len(found))
+    conformer.SetPositions(found.positions[0])
+    graph.AddConformer(conformer)
+    Chem.AssignStereochemistryFrom3D(graph)
+    assert Chem.MolToSmiles(Chem.RemoveHs(graph)) == Chem.CanonSmiles(smiles)

@@ -6,6 +6,7 @@ import weakref
 from dataclasses import replace
 from pathlib import Path
 
+import few_geometries
 import numpy as np
 import pytest
 import torch
@@ -354,3 +355,20 @@ def test_epochs_have_seeds_of_their_own() -> None:
     seeds = {epoch_seed(seed, epoch) for seed in (-1, 0, 1, 2) for epoch in range(50)}
     assert len(seeds) == 200
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_network_learns_from_conformers(
+    tiny: TrainConfig, dataset: Dataset, tmp_path: Path
+) -> None:
+    sample = training_sample(tiny, dataset)
+    chosen = [*sample.train[:96].tolist(), *sample.validation[:24].tolist()]
+    beside = few_geometries.with_geometries(dataset, tmp_path, chosen)
+    config = replace(tiny, geometry="smiles")
+    events = list(fit(config, beside))
+    started, finished = events[0], events[-1]
+    assert isinstance(started, Started)
+    assert started.train_molecules == 96
+    assert started.val_molecules == 24
+    assert isinstance(finished, Finished)
+    scores = [item.metrics["val/score"] for item in events if isinstance(item, EpochEnded)]
+    assert scores[-1] < scores[0]
