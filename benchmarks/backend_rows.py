@@ -109,7 +109,7 @@ class HeadedSchNet(nn.Module):
 
     def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
         """(B, T)."""
-        pooled: Tensor = self.readout(self.network.represent(numbers, positions), numbers > 0)
+        pooled: Tensor = self.readout(self.network.represent(numbers, positions)[0], numbers > 0)
         return pooled
 
 

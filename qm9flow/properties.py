@@ -8,6 +8,7 @@ Table 3; chemical accuracy: F. A. Faber et al., J. Chem. Theory Comput. 13, 5255
 J. Gilmer et al., ICML 2017 (arXiv:1704.01212), Table 5.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -128,3 +129,21 @@ def get(name: str) -> Property:
     if name not in BY_NAME:
         raise ConfigError(f"unknown target {name!r}; the targets are {', '.join(TARGETS)}")
     return BY_NAME[name]
+
+
+def spread_names(targets: Sequence[str]) -> tuple[str, ...]:
+    """Targets whose errors a network has to be asked about; those of others follow.
+
+    Args:
+        targets: What the network predicts.
+
+    Returns:
+        What it learned, and the gap, whose error is not that of HOMO and LUMO together; without
+        what the geometry says.
+    """
+    names = [name for name in targets if name not in GEOMETRIC]
+    return tuple(names) if "gap" in names else (*names, "gap")
+
+
+SPREAD_OF = {"h": "u", "u0_atom": "u0", "u_atom": "u", "h_atom": "u", "g_atom": "g"}
+"""Targets that differ from another one by what is known, and so err as that one does."""

@@ -16,7 +16,7 @@ from qm9flow.nn.catalog import build
 from qm9flow.properties import LEARNED
 from qm9flow.registry.aliases import promote
 from qm9flow.registry.versions import register
-from qm9flow.release.bundle import write_bundle
+from qm9flow.release.bundle import Released, write_bundle
 from qm9flow.release.record import BundleRecord
 from qm9flow.training.metrics import training_codec
 
@@ -43,7 +43,7 @@ def bundle(dataset: Dataset) -> Path:
         torch.manual_seed(3)
         weights = save(build(network, LEARNED).state_dict())
     folder = Path(tempfile.mkdtemp(prefix="qm9flow-served-")) / "bundle"
-    write_bundle(folder, record, weights, dataset=dataset)
+    write_bundle(folder, record, Released(weights), dataset=dataset)
     return folder
 
 

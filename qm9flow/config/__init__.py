@@ -6,6 +6,7 @@ saved with a run and is enough to repeat it.
 
 from qm9flow.config.choices import (
     Device,
+    GeometrySource,
     GradientStop,
     Halving,
     Loss,
@@ -15,7 +16,7 @@ from qm9flow.config.choices import (
     SplitName,
     Weighting,
 )
-from qm9flow.config.goals import GAP_GOAL, GOALS, goals_of
+from qm9flow.config.goals import GAP_GOAL, GOALS, balance, goals_of
 from qm9flow.config.limits import MAX_NAME, check_name
 from qm9flow.config.networks import (
     MODEL_CONFIGS,
@@ -31,9 +32,10 @@ from qm9flow.config.plain import from_dict, load_file, model_from_dict, to_dict
 from qm9flow.config.recipes import DEFAULT_RECIPE, RECIPES, before_heads, train_from_dict
 from qm9flow.config.serving import SERVE_ENVIRONMENT, ServeConfig
 from qm9flow.config.study import StudyConfig
-from qm9flow.config.training import PLACE_ONLY, TrainConfig
+from qm9flow.config.training import CHOICE_MOLECULES, PLACE_ONLY, TrainConfig
 
 __all__ = [
+    "CHOICE_MOLECULES",
     "DEFAULT_RECIPE",
     "GAP_GOAL",
     "GOALS",
@@ -44,6 +46,7 @@ __all__ = [
     "SERVE_ENVIRONMENT",
     "DensityConfig",
     "Device",
+    "GeometrySource",
     "GradientStop",
     "Halving",
     "Loss",
@@ -61,6 +64,7 @@ __all__ = [
     "StudyConfig",
     "TrainConfig",
     "Weighting",
+    "balance",
     "before_heads",
     "check_name",
     "from_dict",

@@ -17,6 +17,10 @@ from qm9flow.config.limits import above, at_least, between, check_limits, requir
 from qm9flow.config.networks import ModelConfig, MPNNConfig
 from qm9flow.properties import TargetSet
 
+CHOICE_MOLECULES = 5000
+"""Validation molecules of `standard`, its first ones, by which networks are stopped and chosen; the
+others calibrate intervals, which would be too narrow on molecules that had a say."""
+
 PLACE_ONLY = ("device", "threads", "compile", "checkpoint_every", "gradient_stop")
 """Options of a training that say where, how and how far it runs, not which one it is: they may
 change from start to start."""
@@ -41,7 +45,8 @@ class TrainConfig:
     train_size: Annotated[int | None, at_least(1)] = None
     """Training molecules, a prefix of the split's training part; none means all of it."""
     val_size: Annotated[int | None, at_least(1)] = 2000
-    """Validation molecules, the first of `standard`'s validation part; none means all of it."""
+    """Validation molecules, the first of `standard`'s validation part, at most 5,000; none means
+    all of those. The rest of that part calibrates intervals."""
     loss: Loss = "rmse"
     """On encoded targets."""
     weighting: Weighting = "equal"

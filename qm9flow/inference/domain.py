@@ -5,8 +5,13 @@ the largest of its molecules has 29 atoms, the smallest (water, HCN) three.
 """
 
 import numpy as np
+import numpy.typing as npt
 
+from qm9flow.inference.calibration import STRANGE, SourceCalibration
+from qm9flow.inference.prediction import Domain
 from qm9flow.molecules.molecule import Geometry, Molecule
+
+Floats = npt.NDArray[np.float64]
 
 QM9_MAX_ATOMS = 29
 QM9_MIN_ATOMS = 3
@@ -16,6 +21,8 @@ _GEOMETRY = {
     "smiles": "the geometry was made from a SMILES by a force field",
     "approximate": "the geometry is approximate",
 }
+_OUTSIDE = 1.5
+"""Intervals outside the domain are wider by this factor, at least."""
 
 
 def doubts(molecule: Molecule, cutoff_angstrom: float | None = None) -> tuple[str, ...]:
@@ -35,21 +42,99 @@ def doubts(molecule: Molecule, cutoff_angstrom: float | None = None) -> tuple[st
     return tuple(found)
 
 
-def geometry_doubt(geometry: Geometry) -> tuple[str, ...]:
+def geometry_doubt(geometry: Geometry, *, has_network: bool) -> tuple[str, ...]:
     """What another source of the geometry does to a prediction.
 
     Args:
         geometry: Where the positions come from.
+        has_network: Whether the model has a network that learned from such geometries.
 
     Returns:
         A sentence for people; none for a geometry like QM9's own.
     """
     if geometry not in _GEOMETRY:
         return ()
-    return (
-        f"{_GEOMETRY[geometry]}, not by B3LYP/6-31G(2df,p) as the molecules that "
-        "the network learned from: expect larger errors",
-    )
+    said = f"{_GEOMETRY[geometry]}, not by B3LYP/6-31G(2df,p)"
+    if has_network:
+        return (
+            f"{said}: the rotational constants a, b, c are its own; all else is predicted for the "
+            "minimum of B3LYP/6-31G(2df,p) with a larger error than from that geometry",
+        )
+    return (f"{said} as the molecules that the network learned from: expect larger errors",)
+
+
+def domain_of(
+    molecule: Molecule,
+    cutoff_angstrom: float | None,
+    distance: float | None,
+    calibrated: SourceCalibration | None,
+) -> Domain:
+    """How much a molecule is like those that a network learned from.
+
+    Args:
+        molecule: A valid molecule.
+        cutoff_angstrom: Atoms further apart do not see each other in the network; None if
+            unknown.
+        distance: From the training molecules, as the network sees them; None if unknown.
+        calibrated: What distances mean; None if unknown.
+
+    Returns:
+        Score and reasons.
+    """
+    reasons = doubts(molecule, cutoff_angstrom)
+    if calibrated is None or distance is None:
+        return Domain(reasons)
+    score = calibrated.score(distance)
+    if score < STRANGE:
+        reasons += (
+            "unlike the training molecules: to the network it lies "
+            f"{distance / calibrated.usual:.2g} times as far from them as 99 in 100 of QM9's do "
+            "at most",
+        )
+    return Domain(reasons, score)
+
+
+def widening(
+    molecule: Molecule,
+    domain: Domain,
+    distance: float | None,
+    calibrated: SourceCalibration | None,
+) -> float:
+    """How much wider intervals are outside the domain.
+
+    Args:
+        molecule: A valid molecule.
+        domain: What `domain_of` said of it.
+        distance: As there.
+        calibrated: As there.
+
+    Returns:
+        1 inside, more outside: in proportion to the distance, or to the square of the number of
+        heavy atoms beyond those of QM9.
+    """
+    if domain.is_inside:
+        return 1.0
+    heavy = int((molecule.numbers > 1).sum())
+    factor = max(_OUTSIDE, (heavy / QM9_MAX_HEAVY) ** 2)
+    if distance is None or calibrated is None:
+        return factor
+    return max(factor, float(far_factor(np.array([distance]), calibrated)[0]))
+
+
+def far_factor(distances: Floats, calibrated: SourceCalibration) -> Floats:
+    """How much wider intervals are for the distance alone.
+
+    Args:
+        distances: (n,), from the training molecules.
+        calibrated: What distances mean.
+
+    Returns:
+        (n,): 1 inside, outside at least `_OUTSIDE`, and in proportion to the distance.
+    """
+    if calibrated.usual <= 0:
+        return np.ones(len(distances))
+    ratio = distances / calibrated.usual
+    return np.where(ratio > 1, np.maximum(_OUTSIDE, ratio), 1.0)
 
 
 def _size_doubts(molecule: Molecule) -> list[str]:

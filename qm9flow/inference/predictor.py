@@ -2,20 +2,31 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from qm9flow import properties
+from qm9flow.config.choices import GeometrySource
 from qm9flow.elements import MAX_NUMBER
 from qm9flow.errors import ConfigError, InferenceError, MoleculeError
-from qm9flow.inference.domain import doubts, geometry_doubt
-from qm9flow.inference.prediction import Domain, Prediction
+from qm9flow.inference.calibration import FILE, Calibration, SourceCalibration
+from qm9flow.inference.domain import domain_of, geometry_doubt, widening
+from qm9flow.inference.judged import Judged, over_conformers
+from qm9flow.inference.prediction import Domain, Interval, Prediction
 from qm9flow.inference.session import Provider, Session, open_session
 from qm9flow.molecules.geometry import rotational_constants_ragged
 from qm9flow.molecules.molecule import Conformers, Molecule, Structure, validate
 from qm9flow.properties import GEOMETRIC, LEARNED, TARGETS
 from qm9flow.targets import derive
+
+MODEL = "model.onnx"
+COMPANIONS: tuple[GeometrySource, ...] = ("smiles", "approximate")
+"""Sources of geometries that a bundle may hold a network of its own for, `<source>.onnx`."""
+
+POSITIVE = frozenset({"mu", "alpha", "r2", "zpve", "cv", *GEOMETRIC})
+"""Targets that cannot be negative: nor can the lower end of their intervals."""
 
 MAX_ATOMS = 256
 """Atoms a molecule may have; cost and memory grow with the square."""
@@ -59,8 +70,8 @@ class Predictor:
             InferenceError: The model is missing, damaged, or not qm9flow's.
         """
         path = Path(source)
-        path = path / "model.onnx" if path.is_dir() else path
-        self.session: Session = open_session(path, provider, threads)
+        is_file = not path.is_dir()
+        self.session: Session = open_session(path if is_file else path / MODEL, provider, threads)
         self.max_atoms = max_atoms
         self.max_pairs = max_pairs or MAX_PAIRS[self.session.active]
         if self.session.targets not in properties.TARGET_SETS.values():
@@ -68,6 +79,28 @@ class Predictor:
                 f"{path} predicts {', '.join(self.session.targets)}; this version of qm9flow "
                 f"knows networks for {', '.join(LEARNED)}, or for all targets"
             )
+        self.companions: dict[GeometrySource, Session] = {}
+        self.calibration: Calibration | None = None
+        if not is_file:
+            self._open_rest(path, provider, threads)
+
+    def _open_rest(self, folder: Path, provider: Provider, threads: int | None) -> None:
+        """What a bundle holds beside its main graph."""
+        for source in COMPANIONS:
+            path = folder / f"{source}.onnx"
+            if not path.is_file():
+                continue
+            session = open_session(path, provider, threads)
+            if session.targets != self.session.targets:
+                raise InferenceError(
+                    f"{path} predicts {', '.join(session.targets)}, {MODEL} beside it "
+                    f"{', '.join(self.session.targets)}: fetch or write the bundle again"
+                )
+            self.companions[source] = session
+        path = folder / FILE
+        if path.is_file():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            self.calibration = Calibration.from_json(text, str(path))
 
     @property
     def provider(self) -> str:
@@ -77,7 +110,7 @@ class Predictor:
     @property
     def level(self) -> float | None:
         """Share of true values that lie inside their intervals; None for a model without any."""
-        return None
+        return None if self.calibration is None else self.calibration.level
 
     @property
     def units(self) -> dict[str, str]:
@@ -147,48 +180,102 @@ class Predictor:
     def _predict_valid(
         self, molecules: Sequence[Structure], wanted: tuple[str, ...]
     ) -> list[Prediction]:
-        if not molecules:
-            return []
-        values = self._values(molecules)
-        cutoff = self.session.metadata.get("cutoff_angstrom")
-        cutoff_angstrom = float(cutoff) if cutoff else None
-        predictions = []
-        for index, molecule in enumerate(molecules):
-            row = {name: float(values[name][index]) for name in wanted}
-            geometries = _geometries(molecule)
-            domain = Domain(doubts(geometries[0], cutoff_angstrom))
-            predictions.append(_prediction(row, domain, geometries))
-        return predictions
+        predictions: dict[int, Prediction] = {}
+        for source in get_args(GeometrySource):
+            places = [i for i, item in enumerate(molecules) if item.geometry == source]
+            if places:
+                of_source = [molecules[i] for i in places]
+                found = self._predict_source(of_source, source, wanted)
+                predictions |= dict(zip(places, found, strict=True))
+        return [predictions[i] for i in range(len(molecules))]
 
-    def _values(self, molecules: Sequence[Structure]) -> dict[str, Floats]:
-        """(n_molecules,) for each of the 19 targets."""
+    def _predict_source(
+        self, molecules: Sequence[Structure], source: GeometrySource, wanted: tuple[str, ...]
+    ) -> list[Prediction]:
+        judged = self.judge(molecules, source)
+        calibrated = self.calibration.sources.get(source) if self.calibration else None
+        geometries = [_geometries(molecule) for molecule in molecules]
+        cutoff = self._network(source).metadata.get("cutoff_angstrom")
+        cutoff_angstrom = float(cutoff) if cutoff else None
+        found = []
+        for i, shapes in enumerate(geometries):
+            distance = None if judged.distances is None else float(judged.distances[i])
+            domain = domain_of(shapes[0], cutoff_angstrom, distance, calibrated)
+            row = {name: float(judged.values[name][i]) for name in wanted}
+            halves = _half_widths(judged, i, wanted, calibrated)
+            widened = widening(shapes[0], domain, distance, calibrated)
+            found.append(
+                _prediction(
+                    row,
+                    {name: half * widened for name, half in halves.items()},
+                    domain,
+                    geometry_doubt(source, has_network=source in self.companions),
+                    (source, len(shapes)),
+                )
+            )
+        return found
+
+    def judge(self, molecules: Sequence[Structure], source: GeometrySource) -> Judged:
+        """What the network says of valid molecules, as columns.
+
+        Args:
+            molecules: At least one.
+            source: Where their geometries come from, which says what network is asked.
+
+        Returns:
+            Values, spreads, distances.
+
+        Raises:
+            InferenceError: The runtime failed.
+        """
+        session = self._network(source)
+        values, spreads, distances = self._averages(session, molecules)
         lowest = [_geometries(molecule)[0] for molecule in molecules]
         numbers = np.concatenate([molecule.numbers for molecule in lowest])
         positions = np.concatenate([molecule.positions for molecule in lowest])
         ptr = np.cumsum([0, *(len(molecule) for molecule in lowest)])
         rotational = rotational_constants_ragged(numbers, positions, ptr)
-        predicted = self._averages(molecules)
-        columns = {name: predicted[:, i] for i, name in enumerate(self.session.targets)}
-        if self.session.targets == LEARNED:
-            return derive(columns, _counts(numbers, ptr), rotational)
-        columns |= {name: rotational[:, i] for i, name in enumerate(GEOMETRIC)}
-        return columns
+        columns = {name: values[:, i] for i, name in enumerate(session.targets)}
+        if session.targets == LEARNED:
+            columns = derive(columns, _counts(numbers, ptr), rotational)
+        else:
+            columns |= {name: rotational[:, i] for i, name in enumerate(GEOMETRIC)}
+        by_name = {name: spreads[:, i] for i, name in enumerate(session.spreads)}
+        return Judged(columns, values, by_name, distances if session.spreads else None)
 
-    def _averages(self, molecules: Sequence[Structure]) -> Floats:
-        """(n_molecules, n_targets of the network), in the targets' units, over conformers."""
+    def _network(self, source: GeometrySource) -> Session:
+        """The one for such geometries, else the main one."""
+        return self.companions.get(source, self.session)
+
+    def _averages(
+        self, session: Session, molecules: Sequence[Structure]
+    ) -> tuple[Floats, Floats, Floats]:
+        """(n, T), (n, S) and (n,): over the conformers of each molecule."""
         geometries = [geometry for molecule in molecules for geometry in _geometries(molecule)]
         starts = np.cumsum([0, *(len(_geometries(molecule)) for molecule in molecules)])[:-1]
         weights = np.concatenate([_weights(molecule) for molecule in molecules])
-        return np.add.reduceat(self._run(geometries) * weights[:, None], starts)
+        values, spreads, distances = self._run(session, geometries)
+        spread_values = _columns_of_spreads(session, values)
+        _, spreads = over_conformers(spread_values, spreads, weights, starts)
+        mean = np.add.reduceat(values * weights[:, None], starts)
+        return mean, spreads, np.add.reduceat(distances * weights, starts)
 
-    def _run(self, molecules: Sequence[Molecule]) -> Floats:
-        """(n_molecules, n_targets of the network), in the targets' units."""
+    def _run(
+        self, session: Session, molecules: Sequence[Molecule]
+    ) -> tuple[Floats, Floats, Floats]:
+        """(n, T) and (n, S) in the targets' units, and (n,)."""
         sizes = np.array([len(molecule) for molecule in molecules])
-        values = np.empty((len(molecules), len(self.session.targets)))
+        values = np.empty((len(molecules), len(session.targets)))
+        spreads = np.empty((len(molecules), len(session.spreads)))
+        distances = np.zeros(len(molecules))
         for group in groups_of_similar_size(sizes, self.max_pairs):
             numbers, positions = _padded([molecules[i] for i in group])
-            values[group] = self.session.run(numbers, positions)
-        return values
+            if session.spreads:
+                found = session.run_judged(numbers, positions)
+                values[group], spreads[group], distances[group] = found
+            else:
+                values[group] = session.run(numbers, positions)
+        return values, spreads, distances
 
 
 def groups_of_similar_size(
@@ -238,20 +325,52 @@ def _weights(molecule: Structure) -> Floats:
     return molecule.weights() if isinstance(molecule, Conformers) else np.ones(1)
 
 
+def _columns_of_spreads(session: Session, values: Floats) -> Floats:
+    """(n, S), the values that the spreads are of."""
+    columns = {name: values[:, i] for i, name in enumerate(session.targets)}
+    if "gap" not in columns and "gap" in session.spreads:
+        columns["gap"] = columns["lumo"] - columns["homo"]
+    if not session.spreads:
+        return np.empty((len(values), 0))
+    return np.stack([columns[name] for name in session.spreads], axis=1)
+
+
+def _half_widths(
+    judged: Judged, i: int, wanted: tuple[str, ...], calibrated: SourceCalibration | None
+) -> dict[str, float]:
+    """By target, for those that have any."""
+    halves: dict[str, float] = {}
+    for name in wanted:
+        spread = judged.spread(name)
+        if calibrated is not None and name in calibrated.factors and spread is not None:
+            halves[name] = calibrated.factors[name] * float(spread[i])
+    return halves
+
+
 def _prediction(
-    row: dict[str, float], domain: Domain, geometries: Sequence[Molecule]
+    row: dict[str, float],
+    halves: dict[str, float],
+    domain: Domain,
+    doubts: tuple[str, ...],
+    made_of: tuple[GeometrySource, int],
 ) -> Prediction:
     values: dict[str, float | None] = dict(row)
-    source = geometries[0].geometry
-    warnings = (*geometry_doubt(source), *domain.reasons)
+    warnings = (*doubts, *domain.reasons)
     strange = [name for name, value in row.items() if not np.isfinite(value)]
     for name, value in row.items():
         if name in strange or (name in GEOMETRIC and value == 0.0):
             values[name] = None
     if strange:
         warnings += (f"the network gives no finite value for {', '.join(strange)}",)
-    intervals = dict.fromkeys(row)
-    return Prediction(values, warnings, intervals, domain, source, len(geometries))
+    intervals = {name: _interval(name, value, halves.get(name)) for name, value in values.items()}
+    return Prediction(values, warnings, intervals, domain, *made_of)
+
+
+def _interval(name: str, value: float | None, half: float | None) -> Interval | None:
+    if value is None or half is None or not np.isfinite(half):
+        return None
+    lower = value - half
+    return (max(lower, 0.0) if name in POSITIVE else lower, value + half)
 
 
 def _counts(numbers: npt.NDArray[np.int64], ptr: npt.NDArray[np.int64]) -> Floats:

@@ -24,6 +24,8 @@ from qm9flow.errors import ConfigError, InferenceError, ProviderError
 
 logger = logging.getLogger(__name__)
 
+Floats = npt.NDArray[np.float64]
+
 Provider = Literal["auto", "cpu", "cuda"]
 PROVIDERS: tuple[Provider, ...] = ("auto", "cpu", "cuda")
 
@@ -38,6 +40,7 @@ _CUDA_OPTIONS = {
 _SEVERITY_WARNING, _SEVERITY_ERROR, _SEVERITY_FATAL = 2, 3, 4
 _INPUTS = {"numbers": "tensor(int64)", "positions": "tensor(float)"}
 _OUTPUT = "values"
+_JUDGED = ("values", "spread", "distance")
 
 # ONNX Runtime's exceptions have no common parent but Exception.
 _ORT_ERRORS: tuple[type[Exception], ...] = (
@@ -64,6 +67,7 @@ class Session:
         active: The provider that runs the graph.
         note: Why `active` is not the first choice; empty where it is.
         targets: Names of the outputs' columns.
+        spreads: Names of the targets that it gives spreads of; none where it gives none.
         metadata: What the graph says about itself, by key.
     """
 
@@ -72,6 +76,7 @@ class Session:
     active: Literal["cpu", "cuda"]
     note: str
     targets: tuple[str, ...]
+    spreads: tuple[str, ...]
     metadata: dict[str, str]
 
     def run(
@@ -89,15 +94,42 @@ class Session:
         Raises:
             InferenceError: The runtime failed, most likely for lack of memory.
         """
+        return self._run((_OUTPUT,), numbers, positions)[0]
+
+    def run_judged(
+        self, numbers: npt.NDArray[np.int64], positions: npt.NDArray[np.float32]
+    ) -> tuple[Floats, Floats, Floats]:
+        """Run the graph once, with what it says about its own errors.
+
+        Args:
+            numbers: (B, N), atomic numbers, 0 for padding.
+            positions: (B, N, 3), angstrom.
+
+        Returns:
+            (B, n_targets), values; (B, n_spreads), spreads, both in the targets' units; (B,),
+            distances from the training molecules.
+
+        Raises:
+            InferenceError: The runtime failed, or the graph has no such outputs.
+        """
+        values, spreads, distances = self._run(_JUDGED, numbers, positions)
+        return values, spreads, distances
+
+    def _run(
+        self,
+        outputs: tuple[str, ...],
+        numbers: npt.NDArray[np.int64],
+        positions: npt.NDArray[np.float32],
+    ) -> list[Floats]:
         feed = {"numbers": numbers, "positions": positions}
         try:
-            values = self.runtime.run([_OUTPUT], feed)[0]
+            found = self.runtime.run(list(outputs), feed)
         except _ORT_ERRORS as error:
             raise InferenceError(
                 f"the network failed on {numbers.shape[0]} molecules of up to "
                 f"{numbers.shape[1]} atoms on {self.active}: {error}"
             ) from error
-        return np.asarray(values, dtype=np.float64)
+        return [np.asarray(item, dtype=np.float64) for item in found]
 
 
 def cuda_device_count() -> int:
@@ -152,7 +184,8 @@ def open_session(path: Path, provider: Provider = "auto", threads: int | None = 
     logger.info("opened %s on %s", path, active)
     targets = _checked_targets(runtime, path)
     metadata: dict[str, str] = runtime.get_modelmeta().custom_metadata_map
-    return Session(runtime, provider, active, note, targets, metadata)
+    spreads = _checked_spreads(runtime, metadata, path)
+    return Session(runtime, provider, active, note, targets, spreads, metadata)
 
 
 def _options(threads: int | None) -> onnxruntime.SessionOptions:
@@ -223,3 +256,18 @@ def _checked_targets(runtime: onnxruntime.InferenceSession, path: Path) -> tuple
     if not isinstance(names, list) or (isinstance(columns, int) and columns != len(names)):
         raise InferenceError(f"{path} names {names!r} as targets of {columns} output columns")
     return tuple(names)
+
+
+def _checked_spreads(
+    runtime: onnxruntime.InferenceSession, metadata: dict[str, str], path: Path
+) -> tuple[str, ...]:
+    if "spreads" not in metadata:
+        return ()
+    try:
+        names = json.loads(metadata["spreads"])
+    except ValueError as error:
+        raise InferenceError(f"{path} does not name its spreads: export it again") from error
+    outputs = {item.name for item in runtime.get_outputs()}
+    if not isinstance(names, list) or not outputs.issuperset(_JUDGED):
+        raise InferenceError(f"{path} names spreads {names!r}, but gives {sorted(outputs)}")
+    return tuple(map(str, names))

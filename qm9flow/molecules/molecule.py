@@ -1,11 +1,11 @@
 """A molecule as the networks see it: elements and geometry, nothing else."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from qm9flow.config.choices import GeometrySource
 from qm9flow.elements import ELEMENTS, NUMBERS, SYMBOL_OF
 from qm9flow.errors import (
     CoincidentAtomsError,
@@ -15,7 +15,7 @@ from qm9flow.errors import (
     UnsupportedElementError,
 )
 
-Geometry = Literal["dft", "approximate", "smiles"]
+Geometry = GeometrySource
 
 MIN_DISTANCE_ANGSTROM = 0.2
 """Atoms nearer than this count as being in one place; the shortest bond in QM9 is 0.96."""
@@ -84,6 +84,11 @@ class Conformers:
     def lowest(self) -> Molecule:
         """The one of the lowest energy."""
         return self.molecules[0]
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where the positions come from."""
+        return "smiles"
 
     def weights(self) -> npt.NDArray[np.float64]:
         """How much each counts in an average: Boltzmann factors at 298.15 K.

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from qm9flow import properties
 from qm9flow.nn.moments import nuclear_extent
+from qm9flow.nn.trust import Trust, molecular_features
 from qm9flow.targets import TargetCodec
 from qm9flow.units import BOHR_ANGSTROM
 
@@ -26,6 +27,34 @@ class Network(nn.Module, ABC):
     cutoff_angstrom: float
 
     @abstractmethod
+    def represent(self, numbers: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What is known about each atom.
+
+        Args:
+            numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
+            positions: (B, N, 3) in the weights' dtype, angstrom.
+
+        Returns:
+            (B, N, h), scalars, and (B, N, 3, v), vectors that turn with the molecule, None where
+            the network has none; whatever where there is no atom.
+        """
+
+    @abstractmethod
+    def read_out(
+        self, numbers: Tensor, positions: Tensor, hidden: Tensor, vectors: Tensor | None
+    ) -> Tensor:
+        """From atoms to molecules.
+
+        Args:
+            numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
+            positions: (B, N, 3) in the weights' dtype, angstrom.
+            hidden: (B, N, h), from `represent`.
+            vectors: (B, N, 3, v), from `represent`.
+
+        Returns:
+            (B, T) in the weights' dtype, encoded targets.
+        """
+
     def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
         """Predict encoded targets.
 
@@ -36,6 +65,7 @@ class Network(nn.Module, ABC):
         Returns:
             (B, T) in the weights' dtype, encoded targets.
         """
+        return self.read_out(numbers, positions, *self.represent(numbers, positions))
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         """Weights that turn hidden values into hidden values: what Muon is made for.
@@ -78,12 +108,13 @@ class PropertyModel(nn.Module):
     offset: Tensor
     scale: Tensor
 
-    def __init__(self, network: Network, codec: TargetCodec) -> None:
+    def __init__(self, network: Network, codec: TargetCodec, trust: Trust | None = None) -> None:
         """Join a network and a codec.
 
         Args:
             network: Predicts the codec's targets, in its order.
             codec: Between encoded and physical values.
+            trust: Fitted to the network; None where nobody asks how far it may be off.
 
         Raises:
             ValueError: The network predicts other targets than the codec's.
@@ -96,6 +127,7 @@ class PropertyModel(nn.Module):
             )
         self.network = network
         self.codec = codec
+        self.trust = trust
         references = torch.tensor(codec.references, dtype=torch.float64)
         references[0] = 0.0  # padding
         self.register_buffer("references", references)  # (MAX_NUMBER + 1, T)
@@ -114,10 +146,42 @@ class PropertyModel(nn.Module):
         Returns:
             (B, T) float64, in the units of `qm9flow.properties`.
         """
-        encoded = self.network(numbers, positions).double()  # (B, T)
+        return self.decoded(numbers, positions, *self.network.represent(numbers, positions))
+
+    def decoded(
+        self, numbers: Tensor, positions: Tensor, hidden: Tensor, vectors: Tensor | None
+    ) -> Tensor:
+        """As `forward`, from what the network knows of the atoms.
+
+        Args:
+            numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
+            positions: (B, N, 3) float32, angstrom.
+            hidden: (B, N, h), from `Network.represent`.
+            vectors: (B, N, 3, v), from `Network.represent`.
+
+        Returns:
+            (B, T) float64, in the units of `qm9flow.properties`.
+        """
+        encoded = self.network.read_out(numbers, positions, hidden, vectors).double()  # (B, T)
         composition = self.references[numbers].sum(dim=1)  # (B, T)
         extent = nuclear_extent(numbers, positions.double())  # (B, 1)
         return encoded * self.scale + self.offset + composition + extent * self.spread
+
+    def judged(self, numbers: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Predict physical values, and say how far to trust them.
+
+        Args:
+            numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
+            positions: (B, N, 3) float32, angstrom.
+
+        Returns:
+            (B, T) float64, values; (B, S) float32, spreads of `properties.spread_names`, in the
+            targets' units; (B,) float32, distances from the training molecules.
+        """
+        assert self.trust is not None
+        hidden, vectors = self.network.represent(numbers, positions)
+        spread, distance = self.trust(molecular_features(hidden, numbers))
+        return self.decoded(numbers, positions, hidden, vectors), spread, distance
 
     @property
     def targets(self) -> tuple[str, ...]:

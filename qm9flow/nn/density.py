@@ -161,21 +161,37 @@ class DensityNet(Network):
         )
         self.readout.start_charges(self.embedding)
 
-    def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
-        """Predict encoded targets.
+    def represent(self, numbers: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What is known about each atom.
 
         Args:
             numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
             positions: (B, N, 3), angstrom.
 
         Returns:
-            (B, T), encoded targets.
+            (B, N, h), scalars, and (B, N, 3, v), vectors; whatever where there is no atom.
         """
         around = self.surroundings(numbers, positions)
         elements = self.embedding.one_hot(numbers)  # (B, N, 5)
         hidden, vectors = self.embedding(numbers), None
         for layer in self.layers:
             hidden, vectors = layer(hidden, vectors, elements, around)
+        return hidden, vectors
+
+    def read_out(
+        self, numbers: Tensor, positions: Tensor, hidden: Tensor, vectors: Tensor | None
+    ) -> Tensor:
+        """From atoms to molecules.
+
+        Args:
+            numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
+            positions: (B, N, 3), angstrom.
+            hidden: (B, N, h).
+            vectors: (B, N, 3, v).
+
+        Returns:
+            (B, T), encoded targets.
+        """
         encoded: Tensor = self.readout(numbers, positions, hidden, vectors)
         return encoded
 

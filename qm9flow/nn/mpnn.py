@@ -140,18 +140,17 @@ class MPNN(Network):
         )
         self.readout = Readout(config.hidden, config.fc_layers, targets)
 
-    def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
-        """Predict encoded targets.
+    def represent(self, numbers: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What is known about each atom.
 
         Args:
             numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
             positions: (B, N, 3), angstrom.
 
         Returns:
-            (B, T), encoded targets.
+            (B, N, h), no vectors; whatever where there is no atom.
         """
-        atoms = numbers > 0
-        pairs = pair_mask(atoms)
+        pairs = pair_mask(numbers > 0)
         edges = self.edges(pair_distances(positions, pairs), pairs)  # (B, N, N, R + 1)
         elements = self.embedding.one_hot(numbers)  # (B, N, 5)
         embedding = self.embedding.rows()  # (5, h)
@@ -160,5 +159,21 @@ class MPNN(Network):
         hidden = hidden + F.relu(first(elements, edges, embedding))
         for conv in rest:
             hidden = hidden + F.relu(conv(hidden, edges))
-        encoded: Tensor = self.readout(hidden, atoms)
+        return hidden, None
+
+    def read_out(
+        self, numbers: Tensor, positions: Tensor, hidden: Tensor, vectors: Tensor | None
+    ) -> Tensor:
+        """From atoms to molecules.
+
+        Args:
+            numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
+            positions: (B, N, 3), angstrom.
+            hidden: (B, N, h).
+            vectors: None.
+
+        Returns:
+            (B, T), encoded targets.
+        """
+        encoded: Tensor = self.readout(hidden, numbers > 0)
         return encoded

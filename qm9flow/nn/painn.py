@@ -163,21 +163,7 @@ class PaiNN(Network):
         )
         self.readout.start_charges(self.embedding)
 
-    def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
-        """Predict encoded targets.
-
-        Args:
-            numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
-            positions: (B, N, 3), angstrom.
-
-        Returns:
-            (B, T), encoded targets.
-        """
-        scalars, vectors = self.represent(numbers, positions)
-        encoded: Tensor = self.readout(numbers, positions, scalars, vectors.transpose(1, 2))
-        return encoded
-
-    def represent(self, numbers: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def represent(self, numbers: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
         """What is known about each atom.
 
         Args:
@@ -185,7 +171,7 @@ class PaiNN(Network):
             positions: (B, N, 3), angstrom.
 
         Returns:
-            (B, N, h), that no rotation changes, and (B, 3, N, h), that turn with the molecule;
+            (B, N, h), that no rotation changes, and (B, N, 3, h), that turn with the molecule;
             whatever where there is no atom.
         """
         pairs = pair_mask(numbers > 0)
@@ -201,4 +187,21 @@ class PaiNN(Network):
             ds, dv = update(scalars, vectors)
             scalars, vectors = scalars + ds, vectors + dv
         assert vectors is not None
-        return scalars, vectors
+        return scalars, vectors.transpose(1, 2)
+
+    def read_out(
+        self, numbers: Tensor, positions: Tensor, hidden: Tensor, vectors: Tensor | None
+    ) -> Tensor:
+        """From atoms to molecules.
+
+        Args:
+            numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
+            positions: (B, N, 3), angstrom.
+            hidden: (B, N, h).
+            vectors: (B, N, 3, h).
+
+        Returns:
+            (B, T), encoded targets.
+        """
+        encoded: Tensor = self.readout(numbers, positions, hidden, vectors)
+        return encoded

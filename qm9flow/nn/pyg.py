@@ -74,19 +74,18 @@ class PyGNNConv(Network):
         self.readout: Readout = weights.readout
         self.load_state_dict(weights.state_dict())
 
-    def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
-        """Predict encoded targets.
+    def represent(self, numbers: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What is known about each atom.
 
         Args:
             numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
             positions: (B, N, 3), angstrom.
 
         Returns:
-            (B, T), encoded targets.
+            (B, N, h), no vectors; whatever where there is no atom.
         """
         B, N = numbers.shape
-        atoms = numbers > 0
-        pairs = pair_mask(atoms)
+        pairs = pair_mask(numbers > 0)
         distances = pair_distances(positions, pairs)
         near = pairs & (distances < self.cutoff_angstrom)
         molecule, src, dst = near.nonzero(as_tuple=True)  # (n_edges,) each
@@ -97,7 +96,23 @@ class PyGNNConv(Network):
         hidden = self.embedding(numbers.flatten())  # (B * N, h)
         for conv in self.convs:
             hidden = hidden + F.relu(conv(hidden, edge_index, edge_attr))
-        encoded: Tensor = self.readout(hidden.view(B, N, -1), atoms)
+        return hidden.view(B, N, -1), None
+
+    def read_out(
+        self, numbers: Tensor, positions: Tensor, hidden: Tensor, vectors: Tensor | None
+    ) -> Tensor:
+        """From atoms to molecules.
+
+        Args:
+            numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
+            positions: (B, N, 3), angstrom.
+            hidden: (B, N, h).
+            vectors: None.
+
+        Returns:
+            (B, T), encoded targets.
+        """
+        encoded: Tensor = self.readout(hidden, numbers > 0)
         return encoded
 
     def exportable(self) -> MPNN:
@@ -143,15 +158,6 @@ class _AllPairs(nn.Module):
         return torch.stack([src, dst]), distances.clamp(max=self.cutoff_angstrom).reshape(-1)
 
 
-class _KeepAtoms(nn.Module):
-    """In place of SchNet's readout: pooling differs from target to target."""
-
-    def forward(self, values: Tensor, _batch: Tensor, dim: int) -> Tensor:
-        """Whatever it gets."""
-        assert dim == 0
-        return values
-
-
 class PyGSchNet(Network):
     """PyG's `SchNet` with one output for each target, pooled as every network here.
 
@@ -178,23 +184,43 @@ class PyGSchNet(Network):
             interaction_graph=_AllPairs(config.cutoff_angstrom),
         )
         self.schnet.lin2 = nn.Linear(config.hidden // 2, len(self.targets))
-        self.schnet.readout = _KeepAtoms()
         self.pooling = Pooling(targets)
 
-    def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
-        """Predict encoded targets.
+    def represent(self, numbers: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What is known about each atom.
 
         Args:
             numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
             positions: (B, N, 3), angstrom.
 
         Returns:
+            (B, N, h), no vectors; whatever where there is no atom.
+        """
+        net = self.schnet
+        hidden = net.embedding(numbers.flatten())  # (B * N, h)
+        index, distances = net.interaction_graph(positions, numbers > 0)
+        functions = net.distance_expansion(distances)
+        for interaction in net.interactions:
+            hidden = hidden + interaction(hidden, index, distances, functions)
+        return hidden.view(*numbers.shape, -1), None
+
+    def read_out(
+        self, numbers: Tensor, positions: Tensor, hidden: Tensor, vectors: Tensor | None
+    ) -> Tensor:
+        """From atoms to molecules.
+
+        Args:
+            numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
+            positions: (B, N, 3), angstrom.
+            hidden: (B, N, h).
+            vectors: None.
+
+        Returns:
             (B, T), encoded targets.
         """
-        atoms = numbers > 0
-        # SchNet hands positions and batch on to the interaction graph untouched.
-        values = self.schnet(numbers.flatten(), positions, atoms)  # (B * N, T)
-        encoded: Tensor = self.pooling(values.view(*numbers.shape, -1), atoms)
+        net = self.schnet
+        values = net.lin2(net.act(net.lin1(hidden)))  # (B, N, T)
+        encoded: Tensor = self.pooling(values, numbers > 0)
         return encoded
 
     def hidden_matrices(self) -> list[nn.Parameter]:

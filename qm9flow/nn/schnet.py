@@ -137,21 +137,7 @@ class SchNet(Network):
         )
         self.readout.start_charges(self.embedding)
 
-    def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
-        """Predict encoded targets.
-
-        Args:
-            numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
-            positions: (B, N, 3), angstrom.
-
-        Returns:
-            (B, T), encoded targets.
-        """
-        hidden = self.represent(numbers, positions)
-        encoded: Tensor = self.readout(numbers, positions, hidden)
-        return encoded
-
-    def represent(self, numbers: Tensor, positions: Tensor) -> Tensor:
+    def represent(self, numbers: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
         """What is known about each atom.
 
         Args:
@@ -159,7 +145,7 @@ class SchNet(Network):
             positions: (B, N, 3), angstrom.
 
         Returns:
-            (B, N, h), whatever where there is no atom.
+            (B, N, h), whatever where there is no atom; no vectors.
         """
         pairs = pair_mask(numbers > 0)
         distances, pairs = filtered_pairs(pair_distances(positions, pairs), pairs)  # (B, S, N)
@@ -168,4 +154,21 @@ class SchNet(Network):
         hidden: Tensor = self.embedding(numbers)  # (B, N, h)
         for interaction in self.interactions:
             hidden = hidden + interaction(hidden, functions, weight)
-        return hidden
+        return hidden, None
+
+    def read_out(
+        self, numbers: Tensor, positions: Tensor, hidden: Tensor, vectors: Tensor | None
+    ) -> Tensor:
+        """From atoms to molecules.
+
+        Args:
+            numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
+            positions: (B, N, 3), angstrom.
+            hidden: (B, N, h).
+            vectors: None.
+
+        Returns:
+            (B, T), encoded targets.
+        """
+        encoded: Tensor = self.readout(numbers, positions, hidden, vectors)
+        return encoded

@@ -5,6 +5,9 @@
 | `config.json` | a `BundleRecord`, format number first |
 | `weights.safetensors` | the network's weights |
 | `model.onnx` | the whole model as a graph, for use without torch |
+| `smiles.onnx`, `smiles.safetensors` | the same of a network for conformers, if there is one |
+| `approximate.onnx`, `approximate.safetensors` | the same for other approximate geometries |
+| `calibration.json` | what makes intervals and the domain, if it was measured |
 | `card.md` | the record in words |
 """
 
@@ -13,34 +16,65 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
+from qm9flow.config import TrainConfig
 from qm9flow.data.store import Dataset
 from qm9flow.errors import BundleError
+from qm9flow.inference.calibration import FILE as CALIBRATION
+from qm9flow.inference.calibration import Calibration
 from qm9flow.nn.catalog import build
 from qm9flow.nn.contract import PropertyModel
+from qm9flow.nn.trust import Trust
 from qm9flow.nn.weights import misfit
 from qm9flow.release.card import model_card
 from qm9flow.release.export import check_parity, export_onnx
-from qm9flow.release.record import BundleRecord
+from qm9flow.release.record import BundleRecord, Companion
+from qm9flow.targets import TargetCodec
 
 CONFIG, WEIGHTS, ONNX, CARD = "config.json", "weights.safetensors", "model.onnx", "card.md"
 
 
+Measure = Callable[[Path, BundleRecord], tuple[BundleRecord, Calibration]]
+"""From a bundle's folder, whose graphs are there, and its record to the record with what was
+measured with them, and what makes intervals."""
+
+
+@dataclass(frozen=True)
+class Released:
+    """A trained network as it goes into a bundle.
+
+    Attributes:
+        weights: safetensors bytes, named as in the network's state dict.
+        trust: Fitted to it; None for a graph that gives values alone.
+    """
+
+    weights: bytes
+    trust: Trust | None = None
+
+
 def write_bundle(
-    folder: Path, record: BundleRecord, weights: bytes, *, dataset: Dataset
+    folder: Path,
+    record: BundleRecord,
+    released: Released,
+    *,
+    dataset: Dataset,
+    measure: Measure | None = None,
 ) -> BundleRecord:
     """Write a bundle: export the graph, prove parity, describe, and only then show the folder.
 
     Args:
         folder: Must not exist, or be empty. Appears complete or not at all.
         record: Without parity and files.
-        weights: safetensors bytes, named as in the network's state dict.
+        released: The network's weights.
         dataset: Molecules for the parity check.
+        measure: Completes the record; None leaves it as it is, without intervals.
 
     Returns:
         The record with parity and files, as written.
@@ -51,14 +85,83 @@ def write_bundle(
         ExportError: The network cannot be exported.
         ParityError: The graph does not give the network's numbers.
     """
-    model = _assemble(record, weights, "the weights")
+    model = _assemble(record.train, record.codec, released, "the weights")
+
+    def fill(place: Path) -> BundleRecord:
+        (place / WEIGHTS).write_bytes(released.weights)
+        export_onnx(model, place / ONNX)
+        parity = check_parity(model, place / ONNX, dataset)
+        return _described(place, dataclasses.replace(record, parity=parity), measure)
+
+    return _appear(folder, fill)
+
+
+def extend_bundle(
+    base: Path,
+    folder: Path,
+    companion: Companion,
+    released: Released,
+    *,
+    dataset: Dataset,
+    measure: Measure | None = None,
+) -> BundleRecord:
+    """Write a bundle with one network more, or another one for the same source.
+
+    Args:
+        base: The bundle that gets it; it stays as it is.
+        folder: Must not exist, or be empty. Appears complete or not at all.
+        companion: The network, without parity.
+        released: Its weights.
+        dataset: Molecules for the parity check.
+        measure: Completes the record; None leaves it as it is, and drops the intervals.
+
+    Returns:
+        The record of the new bundle.
+
+    Raises:
+        BundleError: As from `write_bundle`, or the base is damaged.
+        ExportError: The network cannot be exported.
+        ParityError: The graph does not give the network's numbers.
+    """
+    record, _ = read_bundle(base)
+    source = companion.train.geometry
+    model = _assemble(companion.train, record.codec, released, "the weights")
+
+    def fill(place: Path) -> BundleRecord:
+        for name in record.files:
+            shutil.copyfile(base / name, place / name)
+        weights, graph = companion_files(source)
+        (place / weights).write_bytes(released.weights)
+        export_onnx(model, place / graph)
+        parity = check_parity(model, place / graph, dataset)
+        added = dataclasses.replace(companion, parity=parity)
+        companions = {**record.companions, source: added}
+        return _described(place, dataclasses.replace(record, companions=companions), measure)
+
+    return _appear(folder, fill)
+
+
+def companion_files(source: str) -> tuple[str, str]:
+    """Names of a companion's files.
+
+    Args:
+        source: Of the geometries that it is for.
+
+    Returns:
+        Weights and graph.
+    """
+    return f"{source}.safetensors", f"{source}.onnx"
+
+
+def _appear(folder: Path, fill: Callable[[Path], BundleRecord]) -> BundleRecord:
+    """Fill a folder under another name, then show it."""
     try:
         if folder.exists() and any(folder.iterdir()):
             raise BundleError(f"{folder} exists and is not empty: name a new folder")
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
-            record = _fill(temporary, record, model, weights, dataset)
+            record = fill(temporary)
             temporary.chmod(0o755)
             if folder.exists():
                 folder.rmdir()
@@ -70,19 +173,27 @@ def write_bundle(
     return record
 
 
-def _fill(
-    folder: Path, record: BundleRecord, model: PropertyModel, weights: bytes, dataset: Dataset
-) -> BundleRecord:
-    (folder / WEIGHTS).write_bytes(weights)
-    export_onnx(model, folder / ONNX)
-    record = dataclasses.replace(
-        record,
-        parity=check_parity(model, folder / ONNX, dataset),
-        files={name: _sha256((folder / name).read_bytes()) for name in (WEIGHTS, ONNX)},
-    )
-    (folder / CONFIG).write_text(record.to_json())
-    (folder / CARD).write_text(model_card(record))
+def _described(place: Path, record: BundleRecord, measure: Measure | None) -> BundleRecord:
+    """Write what tells of the networks that lie there already."""
+    (place / CALIBRATION).unlink(missing_ok=True)
+    calibration = None
+    if measure is not None:
+        record, calibration = measure(place, record)
+        (place / CALIBRATION).write_text(calibration.to_json())
+    names = _binaries(record, has_calibration=calibration is not None)
+    files = {name: _sha256((place / name).read_bytes()) for name in names}
+    record = dataclasses.replace(record, files=files)
+    (place / CONFIG).write_text(record.to_json())
+    (place / CARD).write_text(model_card(record, calibration))
     return record
+
+
+def _binaries(record: BundleRecord, *, has_calibration: bool) -> list[str]:
+    """Files whose SHA-256 the record holds."""
+    names = [WEIGHTS, ONNX]
+    for source in record.companions:
+        names += companion_files(source)
+    return [*names, CALIBRATION] if has_calibration else names
 
 
 def read_bundle(folder: Path) -> tuple[BundleRecord, bytes]:
@@ -99,8 +210,31 @@ def read_bundle(folder: Path) -> tuple[BundleRecord, bytes]:
             is wrong; the message names the culprit.
     """
     record, weights = _read(folder)
-    _assemble(record, weights, str(folder / WEIGHTS))
+    _assemble(record.train, record.codec, Released(weights), str(folder / WEIGHTS))
     return record, weights
+
+
+def companion_weights(folder: Path, record: BundleRecord, source: str) -> bytes:
+    """Weights of a bundle's network for other geometries.
+
+    Args:
+        folder: As written by `extend_bundle`.
+        record: Of the bundle.
+        source: Of the geometries.
+
+    Returns:
+        safetensors bytes.
+
+    Raises:
+        BundleError: There is no such network, or it is damaged.
+    """
+    name, _ = companion_files(source)
+    if source not in record.companions:
+        raise BundleError(f"{folder} has no network for geometries of the source {source}")
+    weights = _verified(folder, name, record)
+    where = str(folder / name)
+    _assemble(record.companions[source].train, record.codec, Released(weights), where)
+    return weights
 
 
 def load_model(folder: Path) -> PropertyModel:
@@ -116,24 +250,30 @@ def load_model(folder: Path) -> PropertyModel:
         BundleError: As from `read_bundle`.
     """
     record, weights = _read(folder)
-    return _assemble(record, weights, str(folder / WEIGHTS))
+    return _assemble(record.train, record.codec, Released(weights), str(folder / WEIGHTS))
 
 
 def _read(folder: Path) -> tuple[BundleRecord, bytes]:
     record = BundleRecord.from_json(
         _bytes(folder, CONFIG).decode(errors="replace"), str(folder / CONFIG)
     )
-    blobs = {name: _bytes(folder, name) for name in (WEIGHTS, ONNX)}
-    for name, blob in blobs.items():
-        if name not in record.files:
-            raise BundleError(f"{folder / CONFIG}: files lacks the key {name!r}")
-        digest = _sha256(blob)
-        if digest != record.files[name]:
-            raise BundleError(
-                f"{folder / name} is damaged or changed: its SHA-256 is {digest}, "
-                f"{CONFIG} says {record.files[name]}; fetch or write the bundle again"
-            )
-    return record, blobs[WEIGHTS]
+    has_calibration = CALIBRATION in record.files or (folder / CALIBRATION).exists()
+    for name in _binaries(record, has_calibration=has_calibration):
+        _verified(folder, name, record)
+    return record, _verified(folder, WEIGHTS, record)
+
+
+def _verified(folder: Path, name: str, record: BundleRecord) -> bytes:
+    blob = _bytes(folder, name)
+    if name not in record.files:
+        raise BundleError(f"{folder / CONFIG}: files lacks the key {name!r}")
+    digest = _sha256(blob)
+    if digest != record.files[name]:
+        raise BundleError(
+            f"{folder / name} is damaged or changed: its SHA-256 is {digest}, "
+            f"{CONFIG} says {record.files[name]}; fetch or write the bundle again"
+        )
+    return blob
 
 
 def _bytes(folder: Path, name: str) -> bytes:
@@ -150,14 +290,16 @@ def _sha256(blob: bytes) -> str:
     return hashlib.sha256(blob).hexdigest()
 
 
-def _assemble(record: BundleRecord, weights: bytes, where: str) -> PropertyModel:
+def _assemble(
+    train: TrainConfig, codec: TargetCodec, released: Released, where: str
+) -> PropertyModel:
     with torch.random.fork_rng(devices=[]):  # initial weights are overwritten at once
-        network = build(record.train.model, record.codec.names)
+        network = build(train.model, codec.names)
     try:
-        tensors = load(weights)
+        tensors = load(released.weights)
     except SafetensorError as error:
         raise BundleError(f"{where} cannot be read as safetensors: {error}") from error
     if problem := misfit(network.state_dict(), tensors):
         raise BundleError(f"{where}: {problem}")
     network.load_state_dict(tensors)
-    return PropertyModel(network, record.codec).eval()
+    return PropertyModel(network, codec, released.trust).eval()

@@ -2,6 +2,7 @@
 
 from qm9flow import config
 from qm9flow.data.source import CITATION, LICENCE
+from qm9flow.inference.calibration import Calibration
 from qm9flow.properties import PROPERTIES
 from qm9flow.release.record import BundleRecord
 from qm9flow.units import HARTREE_EV
@@ -20,11 +21,12 @@ _LIMITS = """\
 - The network gives no uncertainty."""
 
 
-def model_card(record: BundleRecord) -> str:
+def model_card(record: BundleRecord, calibration: Calibration | None = None) -> str:
     """Describe a model.
 
     Args:
         record: Of a complete bundle.
+        calibration: Of its intervals, None if it has none.
 
     Returns:
         Markdown.

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
+from torch import Tensor, nn
 
 from qm9flow import __version__, properties
 from qm9flow.data.store import Dataset
@@ -22,7 +23,7 @@ from qm9flow.elements import NUMBERS
 from qm9flow.errors import ExportError, ParityError
 from qm9flow.inference.session import Session, open_session
 from qm9flow.nn.contract import PropertyModel
-from qm9flow.properties import LEARNED
+from qm9flow.properties import LEARNED, spread_names
 
 OPSET = 20
 """Version of the ONNX operators that graphs are written in."""
@@ -31,6 +32,9 @@ PARITY_LIMIT = 1e-3
 FLOAT32_LIMIT = 1e-5
 """Largest relative difference where a network learns values as they are: float32 holds 7 digits,
 and a total energy of 11,000 eV is 250,000 times its chemical accuracy."""
+
+TRUST_LIMIT = 1e-2
+"""Largest relative difference of spreads and distances."""
 
 _PER_SIZE = 3
 _STACK_TRACE = "pkg.torch.onnx.stack_trace"
@@ -41,8 +45,9 @@ def export_onnx(model: PropertyModel, path: Path) -> None:
     """Write a model as an ONNX graph: everything from atoms to physical values.
 
     Inputs are `numbers` (B, N) int64, zero-padded, and `positions` (B, N, 3) float32, angstrom,
-    B and N any from 1 on; the output is `values` (B, T) float64 in the targets' units. Targets,
-    their units, the cutoff and the elements are in the graph's metadata.
+    B and N any from 1 on; the output is `values` (B, T) float64 in the targets' units, and, where
+    the model has `trust`, `spread` (B, S) and `distance` (B,), float32. Targets, their units, the
+    cutoff and the elements are in the graph's metadata.
 
     Args:
         model: On any device, in any mode; it is not changed.
@@ -53,8 +58,10 @@ def export_onnx(model: PropertyModel, path: Path) -> None:
     """
     if not path.parent.is_dir():
         raise ExportError(f"cannot write {path}: there is no folder {path.parent}")
-    twin = PropertyModel(copy.deepcopy(model.network).exportable(), model.codec).cpu().eval()
+    network, trust = copy.deepcopy((model.network, model.trust))
+    twin = PropertyModel(network.exportable(), model.codec, trust).cpu().eval()
     twin.requires_grad_(False)
+    outputs = ["values"] if trust is None else ["values", "spread", "distance"]
     numbers = torch.tensor([[6, 1, 1], [8, 1, 0]])  # sizes of 1 would become constants
     positions = torch.linspace(-1, 1, 18).view(2, 3, 3)
     molecules, atoms = torch.export.Dim("molecules"), torch.export.Dim("atoms")
@@ -62,12 +69,12 @@ def export_onnx(model: PropertyModel, path: Path) -> None:
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                twin,
+                twin if trust is None else _JudgedModel(twin),
                 (numbers, positions),
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["numbers", "positions"],
-                output_names=["values"],
+                output_names=outputs,
                 dynamic_shapes={"numbers": shape, "positions": shape},
                 verbose=False,
             )
@@ -81,6 +88,18 @@ def export_onnx(model: PropertyModel, path: Path) -> None:
     _forget_files(graph)
     onnx.helper.set_model_props(graph, _metadata(model))
     _write(graph.SerializeToString(), path)
+
+
+class _JudgedModel(nn.Module):
+    """A model whose every answer is judged."""
+
+    def __init__(self, model: PropertyModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, numbers: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `PropertyModel.judged`."""
+        return self.model.judged(numbers, positions)
 
 
 def _forget_files(graph: onnx.ModelProto) -> None:
@@ -114,6 +133,7 @@ def _metadata(model: PropertyModel) -> dict[str, str]:
         "cutoff_angstrom": str(model.network.cutoff_angstrom),
         "elements": json.dumps(list(NUMBERS)),
         "qm9flow": __version__,
+        **({} if model.trust is None else {"spreads": json.dumps(spread_names(model.targets))}),
     }
 
 
@@ -185,6 +205,8 @@ def check_parity(model: PropertyModel, path: Path, dataset: Dataset) -> Parity:
             f"{path} predicts {', '.join(session.targets)}, the network {', '.join(model.targets)}"
         )
     batches = parity_batches(dataset)
+    if reference.trust is not None:
+        _check_trust(reference, session, batches, path)
     pairs = [_both(reference, session, *batch) for batch in batches]
     expected = np.concatenate([pair[0] for pair in pairs])
     difference = np.abs(expected - np.concatenate([pair[1] for pair in pairs])).max(axis=0)
@@ -264,6 +286,23 @@ def _both(
     with torch.inference_mode():
         expected = reference(torch.from_numpy(numbers), torch.from_numpy(positions)).numpy()
     return expected, session.run(numbers, positions)
+
+
+def _check_trust(
+    reference: PropertyModel, session: Session, batches: list[Batch], path: Path
+) -> None:
+    """Spreads and distances need no chemical accuracy: they are compared relatively."""
+    for numbers, positions in batches:
+        with torch.inference_mode():
+            mine = reference.judged(torch.from_numpy(numbers), torch.from_numpy(positions))[1:]
+        theirs = session.run_judged(numbers, positions)[1:]
+        for name, expected, found in zip(("spread", "distance"), mine, theirs, strict=True):
+            off = float(np.abs(found / expected.numpy() - 1).max())
+            if not off <= TRUST_LIMIT:
+                raise ParityError(
+                    f"{path} differs from its network: {name} by a share of {off:.2g}, at most "
+                    f"{TRUST_LIMIT:g} is accepted"
+                )
 
 
 def _allowed(targets: tuple[str, ...], largest: Floats) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ from qm9flow.properties import TARGET_SETS
 from qm9flow.release.export import Parity
 from qm9flow.targets import TargetCodec
 
-FORMAT = 5
+FORMAT = 6
 """Number of the format that is written."""
 
 
@@ -49,17 +49,63 @@ def _at_full_size(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"train": {**train, "growth": 0, "gradient_stop": "observe"}}
 
 
+def _from_dft_alone(data: dict[str, Any]) -> dict[str, Any]:
+    """Up to format 5 all networks learned from QM9's own geometries, and a bundle had one."""
+    train = data.get("train")
+    if not isinstance(train, dict):
+        return data
+    return data | {"train": {**train, "geometry": "dft"}, "companions": {}}
+
+
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: _with_spread,
     2: _from_fresh_weights,
     3: _without_heads,
     4: _at_full_size,
+    5: _from_dft_alone,
 }
 """From what a format held to what the next one holds, by the older one's number."""
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A network beside the main one, for geometries from another source.
+
+    Attributes:
+        train: How it was trained; names the network and the source.
+        validation_mae: By target, in its unit, from such geometries.
+        test_mae: By target, in its unit, from such geometries.
+        metrics: Whatever else was measured, by name.
+        verdict: What the gradients said over the whole training.
+        git_commit: Of the code, None if unknown.
+        hardware: What it was trained on, in words.
+        versions: Of the packages it was trained with.
+        created: When, ISO 8601, UTC.
+        parity: Of its graph; set when the bundle is written.
+    """
+
+    train: TrainConfig
+    validation_mae: dict[str, float] = field(default_factory=dict)
+    test_mae: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    verdict: str = "healthy"
+    git_commit: str | None = None
+    hardware: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    created: str = field(default_factory=_now)
+    parity: Parity | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """As plain JSON values.
+
+        Returns:
+            What `_companion` reads.
+        """
+        return {**_fields(self), "train": config.to_dict(self.train), "parity": _plain(self.parity)}
 
 
 @dataclass(frozen=True)
@@ -82,7 +128,9 @@ class BundleRecord:
         versions: Of the packages it was trained with.
         created: When, ISO 8601, UTC.
         parity: Of `model.onnx`; set by `write_bundle`.
-        files: SHA-256 of the binary files, by name; set by `write_bundle`.
+        files: SHA-256 of all files but `config.json` and `card.md`, by name; set by
+            `write_bundle`.
+        companions: Networks for other geometries than DFT's, by their source.
     """
 
     train: TrainConfig
@@ -101,6 +149,7 @@ class BundleRecord:
     created: str = field(default_factory=_now)
     parity: Parity | None = None
     files: dict[str, str] = field(default_factory=dict)
+    companions: dict[str, Companion] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """As the text of `config.json`.
@@ -111,10 +160,12 @@ class BundleRecord:
         Raises:
             BundleError: A number is not finite.
         """
-        plain = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        plain["train"] = config.to_dict(self.train)
-        plain["codec"] = self.codec.to_dict()
-        plain["parity"] = None if self.parity is None else dataclasses.asdict(self.parity)
+        plain = _fields(self) | {
+            "train": config.to_dict(self.train),
+            "codec": self.codec.to_dict(),
+            "parity": _plain(self.parity),
+            "companions": {name: item.plain() for name, item in self.companions.items()},
+        }
         try:
             return json.dumps({"format": FORMAT, **plain}, indent=2, allow_nan=False) + "\n"
         except ValueError as error:
@@ -144,11 +195,12 @@ class BundleRecord:
             raise BundleError(f"{where} is no JSON, or cut short: {error}") from error
         if not isinstance(data, dict):
             raise BundleError(f"{where} must hold an object, got {type(data).__name__}")
-        values = _checked(_upgraded(data, where), where)
-        try:
-            values["train"] = config.from_dict(TrainConfig, values["train"])
-        except ConfigError as error:
-            raise BundleError(f"{where}: train: {error}") from error
+        values = _checked(_upgraded(data, where), _VALUES, _TABLES, where)
+        values["train"] = _train(values["train"], where)
+        values["companions"] = {
+            name: _companion(name, item, f"{where}: companions.{name}")
+            for name, item in values["companions"].items()
+        }
         values["codec"] = _codec(values["codec"], f"{where}: codec")
         values["parity"] = _parity(values["parity"], f"{where}: parity")
         return cls(**values)
@@ -165,6 +217,7 @@ _VALUES: dict[str, type | tuple[type, ...]] = {
     "git_commit": (str, type(None)),
     "created": str,
     "parity": (dict, type(None)),
+    "companions": dict,
 }
 _TABLES: dict[str, type] = {
     "validation_mae": float,
@@ -175,6 +228,7 @@ _TABLES: dict[str, type] = {
     "files": str,
 }
 """Keys that hold a table, and what its values are."""
+_OF_COMPANIONS = tuple(item.name for item in dataclasses.fields(Companion))
 
 
 def _upgraded(data: dict[str, Any], where: str) -> dict[str, Any]:
@@ -191,15 +245,20 @@ def _upgraded(data: dict[str, Any], where: str) -> dict[str, Any]:
     return data
 
 
-def _checked(data: dict[str, Any], where: str) -> dict[str, Any]:
-    known = _VALUES.keys() | _TABLES.keys()
+def _checked(
+    data: dict[str, Any],
+    single: Mapping[str, type | tuple[type, ...]],
+    tables: Mapping[str, type],
+    where: str,
+) -> dict[str, Any]:
+    known = single.keys() | tables.keys()
     if missing := sorted(known - data.keys()):
         raise BundleError(f"{where} lacks the key {missing[0]!r}: the bundle is incomplete")
     if unknown := sorted(data.keys() - known):
         raise BundleError(f"{where} has an unknown key {unknown[0]!r}")
-    for key, kind in _VALUES.items():
+    for key, kind in single.items():
         _require_kind(data[key], kind, f"{where}: {key}")
-    for key, kind in _TABLES.items():
+    for key, kind in tables.items():
         _require_kind(data[key], dict, f"{where}: {key}")
         for name, item in data[key].items():
             _require_kind(item, (int, float) if kind is float else kind, f"{where}: {key}.{name}")
@@ -211,6 +270,33 @@ def _require_kind(value: Any, kind: type | tuple[type, ...], where: str) -> None
         kinds = kind if isinstance(kind, tuple) else (kind,)
         expected = " or ".join(item.__name__ for item in kinds)
         raise BundleError(f"{where} must be {expected}, got {value!r}")
+
+
+def _train(data: Mapping[str, Any], where: str) -> TrainConfig:
+    try:
+        return config.from_dict(TrainConfig, data)
+    except ConfigError as error:
+        raise BundleError(f"{where}: train: {error}") from error
+
+
+def _companion(source: str, data: Any, where: str) -> Companion:
+    _require_kind(data, dict, where)
+    single = {key: kind for key, kind in _VALUES.items() if key in _OF_COMPANIONS}
+    tables = {key: kind for key, kind in _TABLES.items() if key in _OF_COMPANIONS}
+    values = dict(_checked(data, single, tables, where))
+    train = _train(values["train"], where)
+    if train.geometry != source or source == "dft":
+        raise BundleError(f"{where} was trained on geometries of another source: {train.geometry}")
+    parity = _parity(values["parity"], f"{where}: parity")
+    return Companion(**{**values, "train": train, "parity": parity})
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    return {item.name: getattr(record, item.name) for item in dataclasses.fields(record)}
+
+
+def _plain(parity: Parity | None) -> dict[str, Any] | None:
+    return None if parity is None else dataclasses.asdict(parity)
 
 
 def _codec(data: dict[str, Any], where: str) -> TargetCodec:

@@ -133,7 +133,11 @@ def config_digest(config: TrainConfig, data_digest: str) -> str:
         SHA-256, hexadecimal.
     """
     values = {key: value for key, value in to_dict(config).items() if key not in PLACE_ONLY}
-    content = {"config": values, "data": data_digest, "goals": goals_of(config.weighting)}
+    content = {
+        "config": values,
+        "data": data_digest,
+        "goals": goals_of(config.weighting, config.geometry),
+    }
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

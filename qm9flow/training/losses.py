@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qm9flow.config import GAP_GOAL, GOALS, Loss, TrainConfig
+from qm9flow.config import Loss, TrainConfig, balance
 from qm9flow.targets import TargetCodec
 
 RMSE_FLOOR = 1e-12
@@ -38,10 +38,11 @@ def compared(config: TrainConfig, codec: TargetCodec) -> Tensor | None:
     if config.weighting == "equal":
         return None
     scale = torch.tensor(codec.scale)
-    weights = scale / torch.tensor([GOALS[name] for name in codec.names], dtype=torch.float64)
+    goals = balance(config.geometry)
+    weights = scale / torch.tensor([goals[name] for name in codec.names], dtype=torch.float64)
     gap = torch.zeros_like(scale)
     homo, lumo = codec.names.index("homo"), codec.names.index("lumo")
-    gap[lumo], gap[homo] = scale[lumo] / GAP_GOAL, -scale[homo] / GAP_GOAL
+    gap[lumo], gap[homo] = scale[lumo] / goals["gap"], -scale[homo] / goals["gap"]
     columns = torch.cat([torch.diag(weights), gap[:, None]], dim=1)
     return (columns / weights.mean()).float()
 

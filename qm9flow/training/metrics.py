@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qm9flow import targets
-from qm9flow.config import TrainConfig
+from qm9flow.config import CHOICE_MOLECULES, TrainConfig
 from qm9flow.data.splits import Split, make_split
 from qm9flow.data.store import Dataset
 from qm9flow.errors import ConfigError
@@ -51,13 +51,13 @@ def training_sample(
     """
     if split is None:
         split = make_split(config.split, len(dataset), config.split_seed)
-    available = len(split.validation)
-    if config.val_size is not None and config.val_size > available:
+    if config.val_size is not None and config.val_size > CHOICE_MOLECULES:
         raise ConfigError(
-            f"val_size is {config.val_size}, the split {config.split} has {available} molecules "
-            "for validation"
+            f"val_size is {config.val_size}, but only {CHOICE_MOLECULES} molecules are there for "
+            "validation during a training: the others calibrate its intervals"
         )
-    return TrainingSample(split.first_train(config.train_size), split.validation[: config.val_size])
+    validation = split.validation[: config.val_size or CHOICE_MOLECULES]
+    return TrainingSample(split.first_train(config.train_size), validation)
 
 
 def training_codec(
@@ -78,7 +78,8 @@ def training_codec(
     Raises:
         ConfigError: The split has fewer molecules than asked for.
     """
-    train = training_sample(config, dataset, split).train
+    split = split or make_split(config.split, len(dataset), config.split_seed)
+    train = split.first_train(config.train_size)
     counts, extents, truth = dataset.counts(), dataset.extents, dataset.truth()
     return codec_for(config, counts[train], extents[train], truth[train])
 

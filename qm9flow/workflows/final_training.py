@@ -6,8 +6,7 @@ A study's last training is one; so are those that decide which trial gets it.
 import dataclasses
 import logging
 
-from qm9flow.config import TrainConfig
-from qm9flow.data.splits import STANDARD_VALIDATION
+from qm9flow.config import CHOICE_MOLECULES, TrainConfig
 from qm9flow.data.store import Dataset
 from qm9flow.errors import TrainingError
 from qm9flow.training.device import pick_device
@@ -43,7 +42,7 @@ def final_config(opened: OpenStudy, candidate: TrialRecord, minutes: float) -> T
     return dataclasses.replace(
         trial,
         train_size=None,
-        val_size=STANDARD_VALIDATION,
+        val_size=CHOICE_MOLECULES,
         schedule="cosine",
         max_epochs=MAX_EPOCHS,
         growth=0,

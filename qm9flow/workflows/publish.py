@@ -1,5 +1,6 @@
 """From a finished training to a registered version: errors, bundle, ONNX, gate."""
 
+import dataclasses
 import hashlib
 import shutil
 from dataclasses import dataclass
@@ -9,28 +10,31 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.torch import load
 
-from qm9flow.config import Device
+from qm9flow.config import CHOICE_MOLECULES, TrainConfig
+from qm9flow.data.geometries import open_geometries
 from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset
 from qm9flow.evaluation.assessment import Assessment, assess
 from qm9flow.evaluation.assessment_files import FOLDER, place_in_run, write_assessment
 from qm9flow.evaluation.baseline import linear_baseline
+from qm9flow.evaluation.intervals import calibrate, tested
 from qm9flow.evaluation.tables import ErrorTable, error_table
+from qm9flow.inference.calibration import LEVEL, Calibration, SourceCalibration
 from qm9flow.nn.catalog import build
 from qm9flow.nn.contract import PropertyModel
 from qm9flow.properties import GEOMETRIC, LEARNED, TARGETS
 from qm9flow.registry.aliases import CHAMPION, Promotion, judged_before, promote
 from qm9flow.registry.find import FoundModel
 from qm9flow.registry.versions import Version, register, resolve
-from qm9flow.release.bundle import read_bundle, write_bundle
+from qm9flow.release.bundle import Released, read_bundle, write_bundle
 from qm9flow.release.record import BundleRecord
 from qm9flow.tracking import provenance
 from qm9flow.tracking.study import StudyTracker
-from qm9flow.training.device import is_out_of_memory, pick_device
 from qm9flow.training.metrics import all_targets, learned_scale, training_codec, training_sample
-from qm9flow.training.predict import predict
+from qm9flow.training.trust import fit_trust
 from qm9flow.workflows.console import Console, Stopped
 from qm9flow.workflows.evaluate import subject_of
+from qm9flow.workflows.judging import judge_molecules, open_predictor
 from qm9flow.workflows.pretrained import seed_registry
 from qm9flow.workflows.trained import Trained
 from qm9flow.workflows.version_tags import version_tags
@@ -165,8 +169,7 @@ def publish(
     if console.stop():
         raise Stopped
     console.say("measuring validation and test errors, exporting to ONNX")
-    measured = _measure(trained, dataset)
-    record = _bundled(trained, dataset, folder / BUNDLE, measured)
+    record, measured = _bundled(trained, dataset, folder / BUNDLE, console)
     if console.stop():
         raise Stopped
     pretrained = seed_registry(tracking_uri, run_id, console) if seed_pretrained else None
@@ -216,46 +219,6 @@ def put_on_record(published: Published, tracker: StudyTracker) -> None:
         tracker.log_artifact(published.evaluation, f"{FOLDER}/{published.evaluation.parent.name}")
 
 
-def load_network(trained: Trained, dataset: Dataset) -> PropertyModel:
-    """The network of a finished training, with its codec.
-
-    Args:
-        trained: The training.
-        dataset: QM9: the codec follows from its training molecules.
-
-    Returns:
-        The model, on the CPU, in evaluation mode.
-    """
-    codec = training_codec(trained.train, dataset)
-    network = build(trained.train.model, codec.names)
-    network.load_state_dict(load(trained.weights))
-    return PropertyModel(network, codec).eval()
-
-
-def predict_all(
-    model: PropertyModel, dataset: Dataset, indices: Indices, device: Device = "auto"
-) -> Floats:
-    """All 19 targets of some molecules.
-
-    Args:
-        model: The network with its codec.
-        dataset: QM9.
-        indices: (n,), places in the dataset.
-        device: Where to predict; where its memory is used up, the CPU takes over.
-
-    Returns:
-        (n, 19), in the order of `properties.TARGETS` and in their units.
-    """
-    counts = dataset.counts()[indices]
-    try:
-        values = predict(model, dataset, indices, pick_device(device))
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        values = predict(model, dataset, indices, pick_device("cpu"))
-    return all_targets(model.targets, values, counts, dataset.rotational_ghz[indices])
-
-
 @dataclass(frozen=True, eq=False)
 class _Measured:
     """What a network predicts of molecules that it never trained on.
@@ -266,33 +229,48 @@ class _Measured:
         test: Errors on `standard`'s test molecules: reported, and used for nothing.
         test_predictions: (n, 19), of the test molecules of the network's own split, as they are
             served.
+        calibration: What makes intervals from DFT's geometries.
     """
 
     validation: ErrorTable
     validation_errors: Floats
     test: ErrorTable
     test_predictions: Floats
+    calibration: SourceCalibration
 
 
-def _measure(trained: Trained, dataset: Dataset) -> _Measured:
-    train, truth = trained.train, dataset.truth()
+def _measure(folder: Path, train: TrainConfig, dataset: Dataset, console: Console) -> _Measured:
+    """Ask the graph in a bundle's folder, which need not be complete."""
+    truth = dataset.truth()
     own = make_split(train.split, len(dataset), train.split_seed)
     standard = make_split("standard", len(dataset), train.split_seed)
-    model = load_network(trained, dataset)
-    predicted = predict_all(model, dataset, standard.validation, train.device)
-    columns = [TARGETS.index(name) for name in LEARNED]
+    predictor = open_predictor(folder, train.device)
+    validation, _ = judge_molecules(predictor, "dft", dataset, standard.validation, console)
     # once: `standard`'s are among them
-    of_test = predict_all(model, dataset, own.test, train.device)
+    test, _ = judge_molecules(predictor, "dft", dataset, own.test, console)
     shared = np.isin(own.test, standard.test)
 
-    def table(values: Floats, indices: Indices) -> ErrorTable:
-        return error_table(values, truth[indices], linear_baseline(dataset, standard, indices))
+    def values(outputs: Floats, indices: Indices) -> Floats:
+        """As the network has them, A, B and C too where it learned them."""
+        counts, rotational = dataset.counts()[indices], dataset.rotational_ghz[indices]
+        return all_targets(predictor.session.targets, outputs, counts, rotational)
 
+    def table(predicted: Floats, indices: Indices) -> ErrorTable:
+        return error_table(predicted, truth[indices], linear_baseline(dataset, standard, indices))
+
+    predicted = values(validation.outputs, standard.validation)
+    of_test = values(test.outputs[shared], own.test[shared])
+    rest = slice(CHOICE_MOLECULES, None)
+    calibrated = calibrate(validation.part(rest), truth[standard.validation[rest]])
+    columns = [TARGETS.index(name) for name in LEARNED]
     return _Measured(
         validation=table(predicted, standard.validation),
         validation_errors=np.abs(predicted - truth[standard.validation])[:, columns],
-        test=table(of_test[shared], own.test[shared]),
-        test_predictions=_as_served(of_test, dataset.rotational_ghz[own.test]),
+        test=table(of_test, own.test[shared]),
+        test_predictions=_as_served(
+            values(test.outputs, own.test), dataset.rotational_ghz[own.test]
+        ),
+        calibration=tested(calibrated, test.part(shared), truth[own.test[shared]]),
     )
 
 
@@ -320,12 +298,14 @@ def _written(
     return folder / place
 
 
-def _bundled(trained: Trained, dataset: Dataset, folder: Path, measured: _Measured) -> BundleRecord:
+def _bundled(
+    trained: Trained, dataset: Dataset, folder: Path, console: Console
+) -> tuple[BundleRecord, _Measured]:
     for left in folder.parent.glob(f".{folder.name}.*"):  # by a kill while one was made
         shutil.rmtree(left, ignore_errors=True)
     if folder.exists():  # bundles appear complete or not at all
-        return read_bundle(folder)[0]
-    train = trained.train
+        return read_bundle(folder)[0], _measure(folder, trained.train, dataset, console)
+    train, found = trained.train, list[_Measured]()
     split = make_split(train.split, len(dataset), train.split_seed)
     record = BundleRecord(
         train=train,
@@ -334,12 +314,43 @@ def _bundled(trained: Trained, dataset: Dataset, folder: Path, measured: _Measur
         split_name=split.name,
         split_seed=split.seed,
         split_digest=split.digest,
-        validation_mae={row.target: row.mae for row in measured.validation.rows},
-        test_mae={row.target: row.mae for row in measured.test.rows},
         metrics=trained.best_metrics,
         verdict=trained.verdict,
         git_commit=provenance.git_commit(),
         hardware=provenance.hardware(),
         versions=provenance.versions(),
     )
-    return write_bundle(folder, record, trained.weights, dataset=dataset)
+
+    def measure(place: Path, record: BundleRecord) -> tuple[BundleRecord, Calibration]:
+        measured = _measure(place, train, dataset, console)
+        record = dataclasses.replace(
+            record,
+            validation_mae={row.target: row.mae for row in measured.validation.rows},
+            test_mae={row.target: row.mae for row in measured.test.rows},
+        )
+        found.append(measured)
+        return record, Calibration(LEVEL, {"dft": measured.calibration})
+
+    network = released(trained, dataset)
+    record = write_bundle(folder, record, network, dataset=dataset, measure=measure)
+    return record, found[0]
+
+
+def released(trained: Trained, dataset: Dataset) -> Released:
+    """A finished training's network, with what it says of its own errors.
+
+    Args:
+        trained: The training.
+        dataset: QM9.
+
+    Returns:
+        What goes into a bundle.
+    """
+    train = trained.train
+    codec = training_codec(train, dataset)
+    network = build(train.model, codec.names)
+    network.load_state_dict(load(trained.weights))
+    geometries = open_geometries(train.geometry, dataset)
+    molecules = training_sample(train, dataset).train
+    trust = fit_trust(PropertyModel(network, codec).eval(), geometries, dataset, molecules)
+    return Released(trained.weights, trust)

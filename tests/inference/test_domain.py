@@ -48,6 +48,9 @@ def test_doubts_are_named(molecule: Molecule, words: list[str]) -> None:
 
 
 def test_a_geometry_that_is_not_from_dft_is_named() -> None:
-    assert geometry_doubt("dft") == ()
-    assert ["SMILES" in text for text in geometry_doubt("smiles")] == [True]
-    assert ["approximate" in text for text in geometry_doubt("approximate")] == [True]
+    for has_network in (False, True):
+        assert geometry_doubt("dft", has_network=has_network) == ()
+        for source, word in (("smiles", "SMILES"), ("approximate", "approximate")):
+            (sentence,) = geometry_doubt(source, has_network=has_network)
+            assert word in sentence
+            assert ("rotational" in sentence) == has_network

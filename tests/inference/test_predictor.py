@@ -30,10 +30,10 @@ from qm9flow.inference.predictor import (
     Predictor,
     groups_of_similar_size,
 )
-from qm9flow.molecules.molecule import Molecule
+from qm9flow.molecules.molecule import RT_KCAL, Conformers, Molecule
 from qm9flow.nn.catalog import build
 from qm9flow.properties import BY_NAME, LEARNED, TARGETS
-from qm9flow.release.bundle import load_model, write_bundle
+from qm9flow.release.bundle import Released, load_model, write_bundle
 from qm9flow.release.record import BundleRecord
 from qm9flow.training.metrics import training_codec
 from qm9flow.units import RT_EV
@@ -216,7 +216,7 @@ def test_raw_network_of_the_real_kind(tmp_path: Path, dataset: Dataset) -> None:
         split_digest=split.digest,
     )
     weights = save(build(train.model, TARGETS).state_dict())
-    write_bundle(tmp_path / "raw", record, weights, dataset=dataset)
+    write_bundle(tmp_path / "raw", record, Released(weights), dataset=dataset)
     molecule = dataset.molecule(4321)
     (prediction,) = Predictor(tmp_path / "raw", provider="cpu").predict([molecule])
     numbers = torch.tensor(molecule.numbers[None])
@@ -233,8 +233,8 @@ def test_raw_network_of_the_real_kind(tmp_path: Path, dataset: Dataset) -> None:
 def test_values_that_are_not_finite_become_none(
     predictor: Predictor, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = np.full((1, len(LEARNED)), np.nan)
-    monkeypatch.setattr(Predictor, "_run", lambda self, molecules: broken)
+    broken = np.full((1, len(LEARNED)), np.nan), np.empty((1, 0)), np.zeros(1)
+    monkeypatch.setattr(Predictor, "_run", lambda self, session, molecules: broken)
     (prediction,) = predictor.predict([dataset.molecule(9)], targets=["u0", "a"])
     assert prediction.values["u0"] is None
     assert prediction.values["a"] is not None
@@ -284,3 +284,58 @@ def test_inference_needs_no_torch(bundle: Path) -> None:
 
 def test_prediction_is_plain_data(predictor: Predictor, dataset: Dataset) -> None:
     assert isinstance(predictor.predict([dataset.molecule(1)])[0], Prediction)
+
+
+KEPT = Path(__file__).parent.parent / "release" / "format_6"
+"""An untrained network for DFT's geometries, the same one for conformers, calibrated on 300."""
+
+
+def test_a_bundle_takes_both_inputs_with_intervals(dataset: Dataset) -> None:
+    predictor = Predictor(KEPT, provider="cpu", threads=1)
+    assert predictor.level == 0.9
+    two = Conformers(
+        dataset.molecule(500).numbers,
+        np.stack([dataset.molecule(500).positions, dataset.molecule(500).positions * 1.02]),
+        np.array([0.0, 0.0]),
+        "two",
+    )
+    own, mixed = predictor.predict([dataset.molecule(500), two])
+    assert (own.geometry, mixed.geometry) == ("dft", "smiles")
+    assert (own.conformers, mixed.conformers) == (1, 2)
+    assert "rotational constants" in mixed.warnings[0]
+    for prediction in (own, mixed):
+        assert prediction.domain.score is not None
+        for name, value in prediction.values.items():
+            ends = prediction.intervals[name]
+            assert value is not None
+            assert ends is not None
+            assert ends[0] <= value <= ends[1] or name in ("mu", "r2", "alpha", "zpve", "cv")
+
+
+def test_conformers_are_averaged(dataset: Dataset) -> None:
+    predictor = Predictor(KEPT, provider="cpu", threads=1)
+    shapes = [dataset.molecule(900).positions * scale for scale in (1.0, 1.03)]
+    numbers = dataset.molecule(900).numbers
+    alone = [
+        predictor.predict([Molecule(numbers, shape, "smiles")])[0].values["u0"] for shape in shapes
+    ]
+    together = Conformers(numbers, np.stack(shapes), np.array([0.0, RT_KCAL]), "")
+    (prediction,) = predictor.predict([together])
+    expected = np.average(np.array(alone, dtype=float), weights=[1, np.exp(-1)])
+    assert prediction.values["u0"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_strange_molecules_have_wider_intervals_and_a_reason(dataset: Dataset) -> None:
+    predictor = Predictor(KEPT, provider="cpu", threads=1)
+    fluorine = Molecule(np.full(5, 9), line(5).positions)
+    usual, strange = predictor.predict([dataset.molecule(700), fluorine])
+    assert usual.domain.is_inside
+    assert "unlike the training molecules" in strange.domain.reasons[-1]
+    assert strange.domain.reasons[-1] in strange.warnings
+    assert strange.domain.score == 0.0
+    judged = predictor.judge([fluorine], "dft")
+    assert predictor.calibration is not None
+    half = predictor.calibration.sources["dft"].factors["homo"] * judged.spreads["homo"][0]
+    ends = strange.intervals["homo"]
+    assert ends is not None
+    assert ends[1] - ends[0] > 2 * 1.49 * half

@@ -31,6 +31,15 @@ def mpnn_on_pyg(ours: Network) -> PyGNNConv:
     return theirs
 
 
+class KeepAtoms(nn.Module):
+    """In place of PyG's readout, which sums over molecules."""
+
+    def forward(self, values: Tensor, _batch: Tensor, dim: int) -> Tensor:
+        """Whatever it gets."""
+        assert dim == 0
+        return values
+
+
 class SchNetOnPyG(nn.Module):
     """PyG's `SchNet` up to the atoms, then a readout of ours."""
 
@@ -38,7 +47,7 @@ class SchNetOnPyG(nn.Module):
         """Of PyG's network without its own two dense layers."""
         super().__init__()
         theirs.schnet.lin1, theirs.schnet.act = nn.Identity(), nn.Identity()
-        theirs.schnet.lin2 = nn.Identity()
+        theirs.schnet.lin2, theirs.schnet.readout = nn.Identity(), KeepAtoms()
         self.schnet, self.readout = theirs.schnet, readout
 
     def represent(self, numbers: Tensor, positions: Tensor) -> Tensor:

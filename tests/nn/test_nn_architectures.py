@@ -44,7 +44,7 @@ class TestSchNet(NetworkSuite):
         assert isinstance(network, SchNet)
         numbers, positions = pad(MOLECULES)
         atoms = numbers > 0
-        mine = network.represent(numbers, positions)[atoms]
+        mine = network.represent(numbers, positions)[0][atoms]
         assert_same(mine, schnet_on_pyg(network).represent(numbers, positions)[atoms])
 
 

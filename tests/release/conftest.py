@@ -11,7 +11,7 @@ from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset
 from qm9flow.nn.catalog import build
 from qm9flow.properties import LEARNED
-from qm9flow.release.bundle import write_bundle
+from qm9flow.release.bundle import Released, write_bundle
 from qm9flow.release.record import BundleRecord
 from qm9flow.training.metrics import training_codec
 
@@ -53,5 +53,5 @@ def bundle(
 ) -> Path:
     """Its folder; copy it before changing anything."""
     folder = tmp_path_factory.mktemp("bundles") / "small"
-    write_bundle(folder, record, weights, dataset=dataset)
+    write_bundle(folder, record, Released(weights), dataset=dataset)
     return folder

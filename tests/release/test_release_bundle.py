@@ -19,7 +19,7 @@ from qm9flow.molecules.geometry import nuclear_extents
 from qm9flow.nn.catalog import build
 from qm9flow.properties import LEARNED
 from qm9flow.release import bundle as bundles
-from qm9flow.release.bundle import load_model, read_bundle, write_bundle
+from qm9flow.release.bundle import Released, load_model, read_bundle, write_bundle
 from qm9flow.release.record import FORMAT, BundleRecord
 
 NEWER = FORMAT + 1
@@ -198,7 +198,7 @@ def test_a_full_folder_is_left_alone(
 ) -> None:
     before = {path.name: path.read_bytes() for path in bundle.iterdir()}
     with pytest.raises(BundleError, match="not empty"):
-        write_bundle(bundle, record, weights, dataset=dataset)
+        write_bundle(bundle, record, Released(weights), dataset=dataset)
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
 
 
@@ -206,7 +206,7 @@ def test_weights_of_another_network_are_refused(
     tmp_path: Path, record: BundleRecord, dataset: Dataset
 ) -> None:
     with pytest.raises(BundleError, match=r"the weights: the tensor .* is missing"):
-        write_bundle(tmp_path / "new", record, save({}), dataset=dataset)
+        write_bundle(tmp_path / "new", record, Released(save({})), dataset=dataset)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -217,7 +217,7 @@ def test_nothing_is_left_of_a_failure(
     dataset: Dataset,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(_record: BundleRecord) -> str:
+    def fail(_record: BundleRecord, _calibration: None) -> str:
         raise KeyboardInterrupt
 
     def write_nothing(_model: object, path: Path) -> None:
@@ -227,7 +227,7 @@ def test_nothing_is_left_of_a_failure(
     monkeypatch.setattr(bundles, "check_parity", lambda *_: None)
     monkeypatch.setattr(bundles, "model_card", fail)
     with pytest.raises(KeyboardInterrupt):
-        write_bundle(tmp_path / "new", record, weights, dataset=dataset)
+        write_bundle(tmp_path / "new", record, Released(weights), dataset=dataset)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -245,7 +245,7 @@ def test_a_graph_of_other_weights_is_not_released(
     state["readout.dense.0.bias"] += 1.0
     monkeypatch.setattr(bundles, "export_onnx", write_the_bundles)
     with pytest.raises(ParityError, match="differs from its network"):
-        write_bundle(tmp_path / "new", record, save(state), dataset=dataset)
+        write_bundle(tmp_path / "new", record, Released(save(state)), dataset=dataset)
     assert list(tmp_path.iterdir()) == []
 
 

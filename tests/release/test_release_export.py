@@ -108,9 +108,13 @@ class _Distance(Network):
         super().__init__()
         self.unused = torch.nn.Parameter(torch.zeros(1))
 
-    def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
-        distances = pair_distances(positions, pair_mask(numbers > 0))
-        return distances[:, 0, -1:].expand(-1, len(LEARNED))
+    def represent(self, numbers: Tensor, positions: Tensor) -> tuple[Tensor, None]:
+        return pair_distances(positions, pair_mask(numbers > 0)), None
+
+    def read_out(
+        self, numbers: Tensor, positions: Tensor, hidden: Tensor, vectors: Tensor | None
+    ) -> Tensor:
+        return hidden[:, 0, -1:].expand(-1, len(LEARNED))
 
 
 def test_graphs_have_the_networks_distances_to_the_last_bit(tmp_path: Path) -> None:
@@ -219,7 +223,12 @@ class _Unexportable(Network):
     targets = LEARNED
     cutoff_angstrom = 5.0
 
-    def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
+    def represent(self, numbers: Tensor, positions: Tensor) -> tuple[Tensor, None]:
+        return positions, None
+
+    def read_out(
+        self, numbers: Tensor, positions: Tensor, hidden: Tensor, vectors: Tensor | None
+    ) -> Tensor:
         if positions.sum().item() > 0:
             return positions.new_zeros(len(numbers), len(LEARNED))
         return positions.new_ones(len(numbers), len(LEARNED))

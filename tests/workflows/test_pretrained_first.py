@@ -13,16 +13,18 @@ from mlflow.entities import Run
 from registering import Registry, open_registry
 
 from qm9flow import locations
-from qm9flow.config import Device, MPNNConfig, StudyConfig, TrainConfig
+from qm9flow.config import GeometrySource, MPNNConfig, StudyConfig, TrainConfig
 from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset
-from qm9flow.nn.contract import PropertyModel
+from qm9flow.inference.judged import Judged
+from qm9flow.inference.predictor import Predictor
 from qm9flow.registry.aliases import promote, rollback
 from qm9flow.registry.versions import REQUIRED_TAGS, list_versions, resolve, verify
 from qm9flow.tracking.curves import fetch_curves
 from qm9flow.workflows.console import Console
+from qm9flow.workflows.judging import judge_molecules
 from qm9flow.workflows.pretrained import seed_registry
-from qm9flow.workflows.publish import Published, predict_all
+from qm9flow.workflows.publish import Published
 from qm9flow.workflows.single import config_of_run, run_training
 from qm9flow.workflows.study import run_study
 
@@ -256,13 +258,16 @@ def test_a_training_has_its_evaluation_and_predicts_test_molecules_once(
     predicted: list[np.ndarray] = []
 
     def counting(
-        model: PropertyModel, dataset: Dataset, indices: np.ndarray, device: Device
-    ) -> np.ndarray:
-        assert device == TINY.device
-        predicted.append(indices)
-        return predict_all(model, dataset, indices, device)
+        predictor: Predictor,
+        source: GeometrySource,
+        dataset: Dataset,
+        molecules: np.ndarray,
+        console: Console,
+    ) -> tuple[Judged, np.ndarray]:
+        predicted.append(molecules)
+        return judge_molecules(predictor, source, dataset, molecules, console)
 
-    monkeypatch.setattr("qm9flow.workflows.publish.predict_all", counting)
+    monkeypatch.setattr("qm9flow.workflows.publish.judge_molecules", counting)
     mine = trained([], seed_pretrained=False)
     test = make_split(TINY.split, len(dataset)).test
     times = np.bincount(np.concatenate(predicted), minlength=len(dataset))
