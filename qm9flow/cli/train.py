@@ -59,6 +59,7 @@ def command(
       qm9flow train --minutes 45 --register
       qm9flow train --recipe group --epochs 10
       qm9flow train --start-from pretrained --learning-rate 5e-4 --minutes 30
+      qm9flow train --start-from champion --geometry smiles --minutes 60 --register
       qm9flow train --from-run 0123456789abcdef0123456789abcdef
     """
     from qm9flow.workflows.single import config_of_run, run_training, with_options
@@ -70,16 +71,22 @@ def command(
         raise ConfigError("a run has its own options: leave --config and --recipe out")
     if start_from is not None and not start_from.strip():
         raise ConfigError("--start-from is empty: name a model, or leave it out")
-    start = find_start(start_from) if start_from else None
     if from_run:
-        recorded, repeats = config_of_run(from_run)
-        train = with_options(recorded, changes)
-        if start:
-            train = config.train_from_dict(start.options(config.to_dict(train)))
+        train, repeats = config_of_run(from_run)
+        train = with_options(train, changes)
+        options = config.to_dict(train)
     else:
         repeats = None
-        given = merged(path, changes | {"recipe": recipe})
-        train = config.train_from_dict(start.options(given) if start else given)
+        options = merged(path, changes | {"recipe": recipe})
+        train = config.train_from_dict(options)
+    start = find_start(start_from, train.geometry) if start_from else None
+    if start:
+        train = config.train_from_dict(start.options(options))
+    if register and train.geometry != "dft" and start is None:
+        raise ConfigError(
+            f"a network for {train.geometry} geometries is registered beside one for DFT's: name "
+            "the model that has it with --start-from"
+        )
     with foreground() as console:
         done = run_training(
             train,

@@ -63,6 +63,14 @@ class ErrorTable:
         """
         return {row.target: row for row in self.rows}[target]
 
+    def maes(self) -> dict[str, float]:
+        """Mean absolute errors alone.
+
+        Returns:
+            By target, in its unit.
+        """
+        return {row.target: row.mae for row in self.rows}
+
     def rows_as_dicts(self) -> list[dict[str, Any]]:
         """The rows as plain values.
 

@@ -154,9 +154,14 @@ def _config(bundle: Path) -> dict[str, Any]:
 def _check_file(bundle: Path) -> None:
     """Versions are verified when they are fetched; a folder says itself what its graph must be."""
     files = _config(bundle).get("files")
-    expected = files.get("model.onnx") if isinstance(files, dict) else None
-    if expected is not None and file_sha256(bundle / "model.onnx") != expected:
-        raise RegistryError(
-            f"{bundle / 'model.onnx'} is damaged or changed: its SHA-256 differs from the one in "
-            "config.json; fetch or write the bundle again"
-        )
+    for name, expected in (files if isinstance(files, dict) else {}).items():
+        is_used = name.endswith(".onnx") or name == "calibration.json"
+        if is_used and _sha256_or_none(bundle / name) != expected:
+            raise RegistryError(
+                f"{bundle / name} is damaged or changed: its SHA-256 differs from the one in "
+                "config.json; fetch or write the bundle again"
+            )
+
+
+def _sha256_or_none(path: Path) -> str | None:
+    return file_sha256(path) if path.is_file() else None

@@ -1,17 +1,22 @@
 """The gate to `champion`: better on validation molecules, beyond chance, with parity held.
 
 The figure is the mean over the learned targets of |error| / training standard deviation, on
-molecules that neither model has trained on. Test molecules play no part.
+validation molecules that neither model has trained on and that calibrate no interval. Where the
+champion also has networks for other geometries than DFT's, the candidate must have them, too; it
+must be better in one of the sources, and worse in none. Test molecules play no part.
 
 Source: paired percentile bootstrap, B. Efron, R. J. Tibshirani, An Introduction to the Bootstrap
 (1993), chapters 8 and 13.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from qm9flow.config import CHOICE_MOLECULES
 
 PARITY_LIMIT = 1e-3
 """Largest difference of the exported graph from the network, in chemical accuracies."""
@@ -29,6 +34,7 @@ Reason = Literal[
     "evidence",
     "other_data",
     "other_split",
+    "lacks_network",
     "noted",
 ]
 
@@ -47,6 +53,8 @@ class Evidence:
             targets on `standard`'s validation molecules, in the split's order.
         scale: (n_targets,), training standard deviations of the objective, in the targets'
             units.
+        elsewhere: By the source of other geometries than DFT's that the version has a network
+            for: errors as above from those, NaN for molecules that have none.
     """
 
     label: str
@@ -55,6 +63,7 @@ class Evidence:
     parity: float
     errors: npt.NDArray[np.float32]
     scale: npt.NDArray[np.float64]
+    elsewhere: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -139,20 +148,70 @@ def judge(candidate: Evidence, champion: Evidence | None, seed: int = 0) -> Deci
     if refusal is not None:
         return refusal
     if champion is None:
-        score = mean_normalised(candidate.errors, candidate.scale)
+        score = mean_normalised(candidate.errors[:CHOICE_MOLECULES], candidate.scale)
         return Decision(True, "first", f"no champion yet; validation score {score:.5f}")
-    # The champion's scale for both: two yardsticks would compare training sets, not models.
-    ours = per_molecule(candidate.errors, champion.scale)
-    theirs = per_molecule(champion.errors, champion.scale)
+    own = _compared("", candidate.errors, champion, champion.errors, seed)
+    others = [
+        _compared(f"from {name}: ", candidate.elsewhere[name], champion, errors, seed)
+        for name, errors in champion.elsewhere.items()
+    ]
+    added = sorted(candidate.elsewhere.keys() - champion.elsewhere.keys())
+    all_of_them = [own, *others]
+    is_better = any(item.is_better for item in all_of_them) or bool(added)
+    passes = is_better and not any(item.is_worse for item in all_of_them)
+    figures = [item.figure for item in all_of_them]
+    figures += [f"from {name}: a network where {champion.label} has none" for name in added]
+    return Decision(
+        passes,
+        "better" if passes else "not_better",
+        "; ".join(figures),
+        own.difference,
+        own.upper_bound,
+    )
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Two versions on the same geometries.
+
+    Attributes:
+        difference: Candidate's mean normalised error minus the champion's.
+        upper_bound: 95% upper bound of it.
+        is_better: Below 0 beyond chance.
+        is_worse: Above 0 beyond chance.
+        figure: For people.
+    """
+
+    difference: float
+    upper_bound: float
+    is_better: bool
+    is_worse: bool
+    figure: str
+
+
+def _compared(
+    where: str,
+    candidate: npt.NDArray[np.float32],
+    champion: Evidence,
+    errors: npt.NDArray[np.float32],
+    seed: int,
+) -> _Compared:
+    # Those left calibrate intervals; and the champion's scale for both: two yardsticks would
+    # compare training sets, not models.
+    ours = per_molecule(candidate[:CHOICE_MOLECULES], champion.scale)
+    theirs = per_molecule(errors[:CHOICE_MOLECULES], champion.scale)
+    both = np.isfinite(ours) & np.isfinite(theirs)
+    ours, theirs = ours[both], theirs[both]
     difference = float((ours - theirs).mean())
     bound = upper_bound(ours - theirs, seed)
-    passes = bound < 0
+    is_better = bound < 0
     figure = (
-        f"validation score {ours.mean():.5f} against {theirs.mean():.5f} of {champion.label}: "
-        f"difference {difference:+.5f}, 95% upper bound {bound:+.5f}, "
-        f"{'below' if passes else 'not below'} 0"
+        f"{where}validation score {ours.mean():.5f} against {theirs.mean():.5f} of "
+        f"{champion.label}: difference {difference:+.5f}, 95% upper bound {bound:+.5f}, "
+        f"{'below' if is_better else 'not below'} 0"
     )
-    return Decision(passes, "better" if passes else "not_better", figure, difference, bound)
+    is_worse = -upper_bound(theirs - ours, seed) > 0
+    return _Compared(difference, bound, is_better, is_worse, figure)
 
 
 def _refuse_alone(candidate: Evidence) -> Decision | None:
@@ -184,5 +243,14 @@ def _refuse_pair(candidate: Evidence, champion: Evidence) -> Decision | None:
             f"judged on {len(candidate.errors)} molecules of split seed {candidate.split_seed}, "
             f"{champion.label} on {len(champion.errors)} of split seed {champion.split_seed}: "
             "the champion may have trained on them",
+        )
+    if lacking := sorted(champion.elsewhere.keys() - candidate.elsewhere.keys()):
+        number = candidate.label.removeprefix("version ")
+        return Decision(
+            False,
+            "lacks_network",
+            f"{champion.label} has a network for geometries from {lacking[0]}, {candidate.label} "
+            f"has none: `qm9flow train --geometry {lacking[0]} --start-from {number} --register` "
+            "makes one",
         )
     return None

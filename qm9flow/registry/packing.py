@@ -42,6 +42,7 @@ def store_model(
     release_id: str,
     validation_errors: npt.NDArray[np.floating],
     scale: npt.NDArray[np.floating],
+    elsewhere: evidence.Elsewhere | None = None,
 ) -> tuple[LoggedModel, str]:
     """Put a bundle's MLflow model into the artifact store.
 
@@ -53,6 +54,7 @@ def store_model(
         release_id: What an interrupted call for the same bundle is known by.
         validation_errors: (n_molecules, 10), |error| of the learned targets, in their units.
         scale: (10,), training standard deviations, in their units.
+        elsewhere: Errors of networks for other geometries than DFT's.
 
     Returns:
         The stored model, and the checksum of the file with the validation errors.
@@ -79,7 +81,14 @@ def store_model(
     )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
-        pack(bundle, folder, model, validation_errors=validation_errors, scale=scale)
+        pack(
+            bundle,
+            folder,
+            model,
+            validation_errors=validation_errors,
+            scale=scale,
+            elsewhere=elsewhere,
+        )
         checksum = file_sha256(folder / GATE / evidence.FILE)
         connection.call(
             "storing the model", lambda: client.log_model_artifacts(stored.model_id, str(folder))
@@ -114,6 +123,7 @@ def pack(
     *,
     validation_errors: npt.NDArray[np.floating],
     scale: npt.NDArray[np.floating],
+    elsewhere: evidence.Elsewhere | None = None,
 ) -> None:
     """Write the MLflow model of a bundle.
 
@@ -123,6 +133,7 @@ def pack(
         model: MLflow's description, completed here.
         validation_errors: (n_molecules, 10), |error| of the learned targets, in their units.
         scale: (10,), training standard deviations, in their units.
+        elsewhere: Errors of networks for other geometries than DFT's.
 
     Raises:
         DependencyError: The package onnx is not installed.
@@ -152,7 +163,7 @@ def pack(
     )
     shutil.copytree(bundle, folder / BUNDLE)
     (folder / GATE).mkdir()
-    evidence.save(folder / GATE / evidence.FILE, validation_errors, scale)
+    evidence.save(folder / GATE / evidence.FILE, validation_errors, scale, elsewhere)
 
 
 def _signature(n_targets: int) -> ModelSignature:

@@ -20,8 +20,6 @@ FOLDER = Path(qm9flow.__file__).resolve().parent / NAME
 BUNDLE = "bundle"
 CURVES = "curves.csv"
 
-_CHECKED = ("model.onnx", "weights.safetensors")
-
 
 def is_there() -> bool:
     """Whether this copy of qm9flow comes with a model.
@@ -49,7 +47,7 @@ def bundle() -> Path:
         )
     try:
         files = json.loads((folder / "config.json").read_text())["files"]
-        changed = [name for name in _CHECKED if file_sha256(folder / name) != files[name]]
+        changed = [name for name in files if file_sha256(folder / name) != files[name]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, f"{type(error).__name__}: {error}") from error
     if changed:
@@ -69,6 +67,21 @@ def validation_errors() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64
     """
     try:
         return evidence.load(FOLDER / evidence.FILE)
+    except RegistryError as error:
+        raise _damaged(FOLDER, str(error)) from error
+
+
+def elsewhere() -> dict[str, npt.NDArray[np.float32]]:
+    """The same from other geometries than DFT's.
+
+    Returns:
+        As `evidence.load_elsewhere`.
+
+    Raises:
+        RegistryError: The file is missing or damaged.
+    """
+    try:
+        return evidence.load_elsewhere(FOLDER / evidence.FILE)
     except RegistryError as error:
         raise _damaged(FOLDER, str(error)) from error
 

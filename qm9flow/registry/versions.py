@@ -105,6 +105,7 @@ def register(
     validation_errors: npt.NDArray[np.floating],
     scale: npt.NDArray[np.floating],
     tags: Mapping[str, str],
+    elsewhere: evidence.Elsewhere | None = None,
     tracking_uri: str | None = None,
 ) -> Version:
     """Register a bundle, once for each `release_id`.
@@ -119,6 +120,7 @@ def register(
         scale: (10,), training standard deviations of the objective, in the targets' units.
         tags: `REQUIRED_TAGS`, and mean absolute errors by `val/<target>/mae` and
             `test/<target>/mae`.
+        elsewhere: Errors of networks for other geometries than DFT's.
         tracking_uri: None takes the environment's, or the database in the current folder.
 
     Returns:
@@ -146,6 +148,7 @@ def register(
         release_id=tags["release_id"],
         validation_errors=validation_errors,
         scale=scale,
+        elsewhere=elsewhere,
     )
     all_tags = {
         **tags,
@@ -316,7 +319,9 @@ def load_evidence(version: Version, tracking_uri: str | None = None) -> Evidence
         RegistryError: It is missing or damaged.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        errors, scale = evidence.load(_download_evidence(version, Path(scratch), tracking_uri))
+        path = _download_evidence(version, Path(scratch), tracking_uri)
+        errors, scale = evidence.load(path)
+        elsewhere = evidence.load_elsewhere(path)
     return Evidence(
         label=version.label,
         data_digest=version.tags.get("data_digest", ""),
@@ -324,6 +329,7 @@ def load_evidence(version: Version, tracking_uri: str | None = None) -> Evidence
         parity=float(version.tags.get("parity", "nan")),
         errors=errors,
         scale=scale,
+        elsewhere=elsewhere,
     )
 
 

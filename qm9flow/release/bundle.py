@@ -103,6 +103,7 @@ def extend_bundle(
     released: Released,
     *,
     dataset: Dataset,
+    main: Released | None = None,
     measure: Measure | None = None,
 ) -> BundleRecord:
     """Write a bundle with one network more, or another one for the same source.
@@ -113,6 +114,7 @@ def extend_bundle(
         companion: The network, without parity.
         released: Its weights.
         dataset: Molecules for the parity check.
+        main: The base's own network, whose graph is to be made anew; None leaves it as it is.
         measure: Completes the record; None leaves it as it is, and drops the intervals.
 
     Returns:
@@ -130,13 +132,19 @@ def extend_bundle(
     def fill(place: Path) -> BundleRecord:
         for name in record.files:
             shutil.copyfile(base / name, place / name)
+        parity_of_main = record.parity
+        if main is not None:
+            network = _assemble(record.train, record.codec, main, "the weights")
+            export_onnx(network, place / ONNX)
+            parity_of_main = check_parity(network, place / ONNX, dataset)
         weights, graph = companion_files(source)
         (place / weights).write_bytes(released.weights)
         export_onnx(model, place / graph)
         parity = check_parity(model, place / graph, dataset)
         added = dataclasses.replace(companion, parity=parity)
         companions = {**record.companions, source: added}
-        return _described(place, dataclasses.replace(record, companions=companions), measure)
+        whole = dataclasses.replace(record, companions=companions, parity=parity_of_main)
+        return _described(place, whole, measure)
 
     return _appear(folder, fill)
 

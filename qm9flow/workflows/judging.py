@@ -1,19 +1,28 @@
 """What a released model says of QM9's molecules: asked as a service asks it, by its graph."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from qm9flow.config import Device, GeometrySource
+from qm9flow.config import CHOICE_MOLECULES, Device, GeometrySource
 from qm9flow.data.conformers import open_conformers
 from qm9flow.data.relaxed import open_relaxed
+from qm9flow.data.splits import Split
 from qm9flow.data.store import Dataset
+from qm9flow.evaluation.baseline import linear_baseline
+from qm9flow.evaluation.intervals import calibrate, tested
+from qm9flow.evaluation.tables import ErrorTable, error_table
+from qm9flow.inference.calibration import SourceCalibration
 from qm9flow.inference.judged import Judged, joined
 from qm9flow.inference.predictor import Predictor
 from qm9flow.molecules.molecule import Structure
+from qm9flow.properties import GEOMETRIC, LEARNED, TARGETS
+from qm9flow.training.metrics import all_targets
 from qm9flow.workflows.console import Console, Stopped
 
+Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 CHUNK = 1000
@@ -84,3 +93,95 @@ class _Shown:
         if self.made is None:
             return self.dataset.molecule(i)
         return self.made.conformers(i) if self.source == "smiles" else self.made.molecule(i)
+
+
+@dataclass(frozen=True, eq=False)
+class SourceErrors:
+    """Errors of a model on molecules that it never trained on, from one source of geometries.
+
+    Attributes:
+        validation: On `standard`'s validation molecules.
+        validation_errors: (n_molecules, 10), |error| of the learned targets on them, in their
+            units; NaN for molecules that have no such geometry.
+        test: On `standard`'s test molecules: reported, and used for nothing.
+        calibration: What makes intervals, measured on validation molecules that nothing is chosen
+            by, and tested on the test molecules.
+    """
+
+    validation: ErrorTable
+    validation_errors: Floats
+    test: ErrorTable
+    calibration: SourceCalibration
+
+
+def source_errors(
+    predictor: Predictor,
+    source: GeometrySource,
+    dataset: Dataset,
+    standard: Split,
+    console: Console,
+    *,
+    of_test: tuple[Judged, Indices] | None = None,
+) -> SourceErrors:
+    """Measure a model on one source of geometries.
+
+    Args:
+        predictor: The model.
+        source: What it is shown.
+        dataset: QM9.
+        standard: The split whose molecules are taken.
+        console: Progress, the wish to stop.
+        of_test: What it says of the test molecules, and their places, if that is known.
+
+    Returns:
+        Errors and calibration.
+
+    Raises:
+        CacheError: The geometries have not been made yet.
+        Stopped: `console.stop` said so.
+    """
+    truth, n = dataset.truth(), len(standard.validation)
+    judged, known = judge_molecules(predictor, source, dataset, standard.validation, console)
+    test, places = of_test or judge_molecules(predictor, source, dataset, standard.test, console)
+
+    def table(values: Floats, molecules: Indices) -> ErrorTable:
+        return error_table(values, truth[molecules], linear_baseline(dataset, standard, molecules))
+
+    predicted = values_of(predictor, judged, dataset, known, source)
+    errors = np.full((n, len(LEARNED)), np.nan)
+    columns = [TARGETS.index(name) for name in LEARNED]
+    errors[np.isin(standard.validation, known)] = np.abs(predicted - truth[known])[:, columns]
+    rest = np.isin(known, standard.validation[CHOICE_MOLECULES:])
+    calibrated = calibrate(judged.part(rest), truth[known[rest]])
+    return SourceErrors(
+        validation=table(predicted, known),
+        validation_errors=errors,
+        test=table(values_of(predictor, test, dataset, places, source), places),
+        calibration=tested(calibrated, test, truth[places]),
+    )
+
+
+def values_of(
+    predictor: Predictor,
+    judged: Judged,
+    dataset: Dataset,
+    molecules: Indices,
+    source: GeometrySource,
+) -> Floats:
+    """All 19 targets as the network has them: A, B and C too where it learned them.
+
+    Args:
+        predictor: The model.
+        judged: What it says of some molecules.
+        dataset: QM9.
+        molecules: (n,), their places.
+        source: What it was shown.
+
+    Returns:
+        (n, 19), in the order and units of `properties.TARGETS`.
+    """
+    rotational = np.stack([judged.values[name] for name in GEOMETRIC], axis=1)
+    if source == "dft":  # as the tables' own float64 geometries have them
+        rotational = dataset.rotational_ghz[molecules]
+    targets = predictor.session.targets
+    return all_targets(targets, judged.outputs, dataset.counts()[molecules], rotational)

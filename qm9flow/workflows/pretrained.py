@@ -106,6 +106,7 @@ def _register(
         made_by,
         validation_errors=errors,
         scale=scale,
+        elsewhere=pretrained.elsewhere(),
         tags=tags,
         tracking_uri=tracking_uri,
     )

@@ -3,38 +3,43 @@
 import dataclasses
 import hashlib
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from safetensors.torch import load
 
-from qm9flow.config import CHOICE_MOLECULES, TrainConfig
+from qm9flow.config import GeometrySource, TrainConfig
 from qm9flow.data.geometries import open_geometries
 from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset
 from qm9flow.evaluation.assessment import Assessment, assess
 from qm9flow.evaluation.assessment_files import FOLDER, place_in_run, write_assessment
-from qm9flow.evaluation.baseline import linear_baseline
-from qm9flow.evaluation.intervals import calibrate, tested
-from qm9flow.evaluation.tables import ErrorTable, error_table
-from qm9flow.inference.calibration import LEVEL, Calibration, SourceCalibration
+from qm9flow.evaluation.tables import ErrorTable
+from qm9flow.inference.calibration import LEVEL, Calibration
 from qm9flow.nn.catalog import build
 from qm9flow.nn.contract import PropertyModel
-from qm9flow.properties import GEOMETRIC, LEARNED, TARGETS
+from qm9flow.properties import GEOMETRIC, TARGETS
 from qm9flow.registry.aliases import CHAMPION, Promotion, judged_before, promote
 from qm9flow.registry.find import FoundModel
 from qm9flow.registry.versions import Version, register, resolve
-from qm9flow.release.bundle import Released, read_bundle, write_bundle
-from qm9flow.release.record import BundleRecord
+from qm9flow.release.bundle import Released, extend_bundle, read_bundle, write_bundle
+from qm9flow.release.record import BundleRecord, Companion
 from qm9flow.tracking import provenance
 from qm9flow.tracking.study import StudyTracker
-from qm9flow.training.metrics import all_targets, learned_scale, training_codec, training_sample
+from qm9flow.training.metrics import learned_scale, training_codec, training_sample
 from qm9flow.training.trust import fit_trust
 from qm9flow.workflows.console import Console, Stopped
 from qm9flow.workflows.evaluate import subject_of
-from qm9flow.workflows.judging import judge_molecules, open_predictor
+from qm9flow.workflows.judging import (
+    SourceErrors,
+    judge_molecules,
+    open_predictor,
+    source_errors,
+    values_of,
+)
 from qm9flow.workflows.pretrained import seed_registry
 from qm9flow.workflows.trained import Trained
 from qm9flow.workflows.version_tags import version_tags
@@ -58,6 +63,7 @@ class Published:
         pretrained: The version of the model that comes with qm9flow, None if it was left out.
         evaluation: The test errors by size, element and molecule, beside the literature and in
             pictures: a folder as `qm9flow evaluate` writes it; None if it could not be written.
+        elsewhere: Errors of its networks for other geometries than DFT's.
     """
 
     version: Version
@@ -67,6 +73,7 @@ class Published:
     bundle: Path
     pretrained: Version | None = None
     evaluation: Path | None = None
+    elsewhere: dict[GeometrySource, SourceErrors] = field(default_factory=dict)
 
     @property
     def alias(self) -> str:
@@ -76,9 +83,12 @@ class Published:
     @property
     def metrics(self) -> dict[str, float]:
         """Errors as metrics of the run that made the version."""
+        tables = {"val": self.validation, "test": self.test}
+        for source, errors in self.elsewhere.items():
+            tables |= {f"{source}/val": errors.validation, f"{source}/test": errors.test}
         return {
             f"final/{part}/{row.target}/mae": row.mae
-            for part, table in (("val", self.validation), ("test", self.test))
+            for part, table in tables.items()
             for row in table.rows
         }
 
@@ -88,17 +98,21 @@ class Published:
         The other columns are errors on the test molecules.
         """
         rival = self._rival_errors()
-        heads = ["validation", "test", *(["pretrained"] if rival else []), "linear", "chemical"]
+        heads = ["validation", "test", *(f"from {source}" for source in self.elsewhere)]
+        heads += [*(["pretrained"] if rival else []), "linear", "chemical"]
         lines = [
             f"mean absolute errors on {self.validation.molecules:,} validation and "
             f"{self.test.molecules:,} test molecules",
-            f"{'target':8}{'unit':12}" + "".join(f"{head:>12}" for head in heads),
+            f"{'target':8}{'unit':12}" + "".join(f"{head[:16]:>{_width(head)}}" for head in heads),
         ]
         for row in self.test.rows:
             cells: list[float | None] = [self.validation.row(row.target).mae, row.mae]
+            cells += [errors.test.row(row.target).mae for errors in self.elsewhere.values()]
             cells += [rival.get(row.target)] if rival else []
             cells += [row.baseline_mae, row.chemical_accuracy]
-            lines.append(f"{row.target:8}{row.unit:12}" + "".join(map(_cell, cells)))
+            columns = zip(heads, cells, strict=True)
+            line = "".join(f"{_cell(cell):>{_width(head)}}" for head, cell in columns)
+            lines.append(f"{row.target:8}{row.unit:12}{line}")
         lines.append(
             f"RMSE pooled over the 19 raw test targets: {self.test.rmse_pooled:.2f}, "
             f"without A {self.test.rmse_pooled_without_a:.2f}"
@@ -130,7 +144,11 @@ class Published:
 
 
 def _cell(value: float | None) -> str:
-    return f"{'-':>12}" if value is None else f"{value:12.4g}"
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _width(head: str) -> int:
+    return max(12, len(head) + 2)
 
 
 def publish(
@@ -143,6 +161,7 @@ def publish(
     tracking_uri: str,
     seed_pretrained: bool,
     console: Console,
+    base: Path | None = None,
 ) -> Published:
     """Measure, bundle, register and promote a network. Called again, it changes nothing more.
 
@@ -156,6 +175,8 @@ def publish(
         seed_pretrained: Register the model that comes with qm9flow first if no version is
             registered, so that this one has to beat it.
         console: Lines and progress.
+        base: Where the network learned from other geometries than DFT's, the bundle that it is to
+            stand in.
 
     Returns:
         The version and its errors.
@@ -169,17 +190,18 @@ def publish(
     if console.stop():
         raise Stopped
     console.say("measuring validation and test errors, exporting to ONNX")
-    record, measured = _bundled(trained, dataset, folder / BUNDLE, console)
+    record, measured = _bundled(trained, base, dataset, folder / BUNDLE, console)
     if console.stop():
         raise Stopped
     pretrained = seed_registry(tracking_uri, run_id, console) if seed_pretrained else None
     version = register(
         folder / BUNDLE,
         run_id,
-        validation_errors=measured.validation_errors,
+        validation_errors=measured.own.validation_errors,
         scale=learned_scale(dataset, training_sample(trained.train, dataset).train),
         # The weights tell two networks of one name apart, after a deleted study for instance.
         tags=version_tags(record, f"{release_id}/{_digest(trained.weights)}"),
+        elsewhere={source: item.validation_errors for source, item in measured.elsewhere.items()},
         tracking_uri=tracking_uri,
     )
     # Once: started again, a study must not undo what people have decided since.
@@ -193,11 +215,12 @@ def publish(
     return Published(
         promotion.version,
         promotion,
-        measured.validation,
-        measured.test,
+        measured.own.validation,
+        measured.own.test,
         folder / BUNDLE,
         pretrained,
         _written(assessment, dataset, folder, console),
+        measured.elsewhere,
     )
 
 
@@ -221,56 +244,43 @@ def put_on_record(published: Published, tracker: StudyTracker) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """What a network predicts of molecules that it never trained on.
+    """What a bundle predicts of molecules that it never trained on.
 
     Attributes:
-        validation: Errors on `standard`'s validation molecules.
-        validation_errors: (n_molecules, 10), of the learned targets.
-        test: Errors on `standard`'s test molecules: reported, and used for nothing.
+        own: From DFT's geometries.
         test_predictions: (n, 19), of the test molecules of the network's own split, as they are
             served.
-        calibration: What makes intervals from DFT's geometries.
+        elsewhere: From others that it has networks for.
     """
 
-    validation: ErrorTable
-    validation_errors: Floats
-    test: ErrorTable
+    own: SourceErrors
     test_predictions: Floats
-    calibration: SourceCalibration
+    elsewhere: dict[GeometrySource, SourceErrors]
+
+    @property
+    def calibration(self) -> Calibration:
+        """Of all sources."""
+        others = {source: item.calibration for source, item in self.elsewhere.items()}
+        return Calibration(LEVEL, {"dft": self.own.calibration, **others})
 
 
 def _measure(folder: Path, train: TrainConfig, dataset: Dataset, console: Console) -> _Measured:
-    """Ask the graph in a bundle's folder, which need not be complete."""
-    truth = dataset.truth()
-    own = make_split(train.split, len(dataset), train.split_seed)
-    standard = make_split("standard", len(dataset), train.split_seed)
+    """Ask the graphs in a bundle's folder, which need not be complete."""
     predictor = open_predictor(folder, train.device)
-    validation, _ = judge_molecules(predictor, "dft", dataset, standard.validation, console)
+    own = make_split(train.split, len(dataset), train.split_seed)
     # once: `standard`'s are among them
     test, _ = judge_molecules(predictor, "dft", dataset, own.test, console)
+    standard = make_split("standard", len(dataset), train.split_seed)
     shared = np.isin(own.test, standard.test)
-
-    def values(outputs: Floats, indices: Indices) -> Floats:
-        """As the network has them, A, B and C too where it learned them."""
-        counts, rotational = dataset.counts()[indices], dataset.rotational_ghz[indices]
-        return all_targets(predictor.session.targets, outputs, counts, rotational)
-
-    def table(predicted: Floats, indices: Indices) -> ErrorTable:
-        return error_table(predicted, truth[indices], linear_baseline(dataset, standard, indices))
-
-    predicted = values(validation.outputs, standard.validation)
-    of_test = values(test.outputs[shared], own.test[shared])
-    rest = slice(CHOICE_MOLECULES, None)
-    calibrated = calibrate(validation.part(rest), truth[standard.validation[rest]])
-    columns = [TARGETS.index(name) for name in LEARNED]
+    of_test = test.part(shared), own.test[shared]
+    values = values_of(predictor, test, dataset, own.test, "dft")
     return _Measured(
-        validation=table(predicted, standard.validation),
-        validation_errors=np.abs(predicted - truth[standard.validation])[:, columns],
-        test=table(of_test, own.test[shared]),
-        test_predictions=_as_served(
-            values(test.outputs, own.test), dataset.rotational_ghz[own.test]
-        ),
-        calibration=tested(calibrated, test.part(shared), truth[own.test[shared]]),
+        own=source_errors(predictor, "dft", dataset, standard, console, of_test=of_test),
+        test_predictions=_as_served(values, dataset.rotational_ghz[own.test]),
+        elsewhere={
+            source: source_errors(predictor, source, dataset, standard, console)
+            for source in predictor.companions
+        },
     )
 
 
@@ -299,41 +309,88 @@ def _written(
 
 
 def _bundled(
-    trained: Trained, dataset: Dataset, folder: Path, console: Console
+    trained: Trained, base: Path | None, dataset: Dataset, folder: Path, console: Console
 ) -> tuple[BundleRecord, _Measured]:
     for left in folder.parent.glob(f".{folder.name}.*"):  # by a kill while one was made
         shutil.rmtree(left, ignore_errors=True)
     if folder.exists():  # bundles appear complete or not at all
         return read_bundle(folder)[0], _measure(folder, trained.train, dataset, console)
-    train, found = trained.train, list[_Measured]()
+    found = list[_Measured]()
+
+    def measure(place: Path, record: BundleRecord) -> tuple[BundleRecord, Calibration]:
+        measured = _measure(place, trained.train, dataset, console)
+        found.append(measured)
+        return _with_errors(record, measured), measured.calibration
+
+    network = released(trained, dataset)
+    if base is None:
+        record = _record(trained, dataset)
+        record = write_bundle(folder, record, network, dataset=dataset, measure=measure)
+    else:
+        beside = Companion(trained.train, **_circumstances(trained))
+        main = main_network(base, dataset)
+        record = extend_bundle(
+            base, folder, beside, network, main=main, dataset=dataset, measure=measure
+        )
+    return record, found[0]
+
+
+def _record(trained: Trained, dataset: Dataset) -> BundleRecord:
+    train = trained.train
     split = make_split(train.split, len(dataset), train.split_seed)
-    record = BundleRecord(
+    return BundleRecord(
         train=train,
         codec=training_codec(train, dataset),
         data_digest=dataset.digest,
         split_name=split.name,
         split_seed=split.seed,
         split_digest=split.digest,
-        metrics=trained.best_metrics,
-        verdict=trained.verdict,
-        git_commit=provenance.git_commit(),
-        hardware=provenance.hardware(),
-        versions=provenance.versions(),
+        **_circumstances(trained),
     )
 
-    def measure(place: Path, record: BundleRecord) -> tuple[BundleRecord, Calibration]:
-        measured = _measure(place, train, dataset, console)
-        record = dataclasses.replace(
-            record,
-            validation_mae={row.target: row.mae for row in measured.validation.rows},
-            test_mae={row.target: row.mae for row in measured.test.rows},
-        )
-        found.append(measured)
-        return record, Calibration(LEVEL, {"dft": measured.calibration})
 
-    network = released(trained, dataset)
-    record = write_bundle(folder, record, network, dataset=dataset, measure=measure)
-    return record, found[0]
+def _circumstances(trained: Trained) -> dict[str, Any]:
+    """What a record says of how a network came about."""
+    return {
+        "metrics": trained.best_metrics,
+        "verdict": trained.verdict,
+        "git_commit": provenance.git_commit(),
+        "hardware": provenance.hardware(),
+        "versions": provenance.versions(),
+    }
+
+
+def _with_errors(record: BundleRecord, measured: _Measured) -> BundleRecord:
+    companions: dict[str, Companion] = {
+        source: dataclasses.replace(
+            record.companions[source],
+            validation_mae=item.validation.maes(),
+            test_mae=item.test.maes(),
+        )
+        for source, item in measured.elsewhere.items()
+    }
+    return dataclasses.replace(
+        record,
+        validation_mae=measured.own.validation.maes(),
+        test_mae=measured.own.test.maes(),
+        companions=companions,
+    )
+
+
+def main_network(base: Path, dataset: Dataset) -> Released | None:
+    """A bundle's network for DFT's geometries, where its graph does not judge itself yet.
+
+    Args:
+        base: The bundle's folder.
+        dataset: QM9.
+
+    Returns:
+        What its graph is to be made from anew; None where it may stay as it is.
+    """
+    if open_predictor(base, "cpu").session.spreads:
+        return None
+    record, weights = read_bundle(base)
+    return judged_network(record.train, weights, dataset)
 
 
 def released(trained: Trained, dataset: Dataset) -> Released:
@@ -346,11 +403,25 @@ def released(trained: Trained, dataset: Dataset) -> Released:
     Returns:
         What goes into a bundle.
     """
-    train = trained.train
+    return judged_network(trained.train, trained.weights, dataset)
+
+
+def judged_network(train: TrainConfig, weights: bytes, dataset: Dataset) -> Released:
+    """Let a network learn from its errors on the molecules that it was trained on.
+
+    Args:
+        train: How it was trained.
+        weights: safetensors bytes.
+        dataset: QM9.
+
+    Returns:
+        What goes into a bundle.
+    """
     codec = training_codec(train, dataset)
     network = build(train.model, codec.names)
-    network.load_state_dict(load(trained.weights))
+    network.load_state_dict(load(weights))
+    split = make_split(train.split, len(dataset), train.split_seed)
+    molecules = split.first_train(train.train_size)
     geometries = open_geometries(train.geometry, dataset)
-    molecules = training_sample(train, dataset).train
     trust = fit_trust(PropertyModel(network, codec).eval(), geometries, dataset, molecules)
-    return Released(trained.weights, trust)
+    return Released(weights, trust)

@@ -154,6 +154,7 @@ def run_training(
                     tracking_uri=stores.tracking_uri,
                     seed_pretrained=seed_pretrained,
                     console=console,
+                    base=start.bundle if start and train.geometry != "dft" else None,
                 )
                 put_on_record(published, tracker)
             console.say(_outcome(published, state / WEIGHTS))

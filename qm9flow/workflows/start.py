@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from qm9flow import config
+from qm9flow.config import GeometrySource
 from qm9flow.data.store import Dataset
 from qm9flow.errors import ConfigError
 from qm9flow.registry.find import find_model
-from qm9flow.release.bundle import read_bundle
+from qm9flow.release.bundle import companion_weights, read_bundle
 from qm9flow.release.record import BundleRecord
 from qm9flow.training.metrics import training_codec
 from qm9flow.training.start import weights_digest
@@ -28,11 +30,13 @@ class Start:
         label: What it is called.
         weights: safetensors bytes.
         record: How it came about.
+        bundle: Its folder.
     """
 
     label: str
     weights: bytes
     record: BundleRecord
+    bundle: Path
 
     def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The options of a training that starts here.
@@ -90,11 +94,13 @@ class Start:
             )
 
 
-def find_start(model: str) -> Start:
+def find_start(model: str, geometry: GeometrySource = "dft") -> Start:
     """A model to start from.
 
     Args:
         model: An alias, a version's number, a bundle's folder, or `pretrained`.
+        geometry: What is to be learned from: the model's network for such geometries is started
+            from, its main one where it has none.
 
     Returns:
         Its weights and record.
@@ -105,7 +111,9 @@ def find_start(model: str) -> Start:
     """
     found = find_model(model)
     record, weights = read_bundle(found.bundle)
-    return Start(found.label, weights, record)
+    if geometry in record.companions:
+        weights = companion_weights(found.bundle, record, geometry)
+    return Start(found.label, weights, record, found.bundle)
 
 
 def _adds_heads(asked: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:

@@ -26,6 +26,11 @@ def version_tags(record: BundleRecord, release_id: str) -> dict[str, str]:
         "git_commit": record.git_commit or "unknown",
         "architecture": record.train.model.architecture,
         **{f"{part}/{k}/mae": repr(v) for part, mae in maes.items() for k, v in mae.items()},
+        **{
+            f"{source}/test/{target}/mae": repr(value)
+            for source, companion in record.companions.items()
+            for target, value in companion.test_mae.items()
+        },
     }
 
 
