@@ -15,10 +15,24 @@ _LIMITS = """\
   but far outside of what was seen; energies then drift first.
 - Neutral, closed-shell molecules near a minimum of their energy. Ions, radicals, transition states
   and several molecules at once are not in the training data.
-- Geometry: trained on geometries of density-functional theory, B3LYP/6-31G(2df,p), and best on
-  those. With geometries of a force field, as made from SMILES, errors are larger than those above.
+- Geometry: {geometry}
 - Truth is that level of theory, not experiment.
-- The network gives no uncertainty."""
+- {intervals}"""
+_ONE_NETWORK = (
+    "trained on geometries of density-functional theory, B3LYP/6-31G(2df,p), and best on\n"
+    "  those. With geometries of a force field, as made from SMILES, errors are larger than those "
+    "above."
+)
+_MORE_NETWORKS = (
+    "errors depend on where it comes from, see above. Rotational constants are those of\n"
+    "  the geometry that was given or made: those of a conformer are not DFT's."
+)
+_NO_INTERVALS = "The network gives no uncertainty."
+_INTERVALS = (
+    "Intervals hold for molecules like those of QM9. Elsewhere they are wider, but nobody has\n"
+    "  measured whether wide enough."
+)
+_SOURCES = {"dft": "DFT's geometry", "smiles": "SMILES", "approximate": "approximate geometry"}
 
 
 def model_card(record: BundleRecord, calibration: Calibration | None = None) -> str:
@@ -36,7 +50,11 @@ def model_card(record: BundleRecord, calibration: Calibration | None = None) -> 
         _intro(record),
         "## Errors",
         _errors(record),
-        _LIMITS,
+        *([] if calibration is None else ["## Intervals", _intervals(calibration)]),
+        _LIMITS.format(
+            geometry=_MORE_NETWORKS if record.companions else _ONE_NETWORK,
+            intervals=_INTERVALS if calibration else _NO_INTERVALS,
+        ),
         "## How it was made",
         _origin(record),
         "## ONNX",
@@ -60,11 +78,13 @@ def _intro(record: BundleRecord) -> str:
 def _errors(record: BundleRecord) -> str:
     if not record.validation_mae and not record.test_mae:
         return "Not measured."
+    others = [f"test, from {_SOURCES[source]}" for source in record.companions]
+    heads = ["target", "", "unit", "validation", "test", *others, "chemical accuracy"]
     lines = [
         "Mean absolute errors. Test molecules took part in no choice.",
         "",
-        "| target | | unit | validation | test | chemical accuracy |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| " + " | ".join(heads) + " |",
+        "| " + " | ".join(["---"] * len(heads)) + " |",
     ]
     for item in PROPERTIES:
         if item.name in record.validation_mae or item.name in record.test_mae:
@@ -74,9 +94,37 @@ def _errors(record: BundleRecord) -> str:
                 item.unit,
                 _number(record.validation_mae.get(item.name)),
                 _number(record.test_mae.get(item.name)),
+                *(_number(other.test_mae.get(item.name)) for other in record.companions.values()),
                 _number(item.chemical_accuracy),
             ]
             lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _intervals(calibration: Calibration) -> str:
+    """Coverage and width by target, source by source."""
+    sources = calibration.sources
+    heads = ["target", "unit"]
+    heads += [f"{what}, {_SOURCES[name]}" for name in sources for what in ("coverage", "width")]
+    counted = ", ".join(
+        f"{_SOURCES[name]}: {item.molecules:,} and {item.test_molecules:,}"
+        for name, item in sources.items()
+    )
+    lines = [
+        f"Intervals at the level {calibration.level:g}: share of test molecules whose value lies "
+        f"inside, and mean width. Calibration and test molecules: {counted}.",
+        "",
+        "| " + " | ".join(heads) + " |",
+        "| " + " | ".join(["---"] * len(heads)) + " |",
+    ]
+    for item in PROPERTIES:
+        cells = [item.name, item.unit]
+        for source in sources.values():
+            cells += [
+                _number(source.coverage.get(item.name)),
+                _number(source.width.get(item.name)),
+            ]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
