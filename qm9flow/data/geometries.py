@@ -7,10 +7,15 @@ import numpy.typing as npt
 
 from qm9flow.config.choices import GeometrySource
 from qm9flow.data.conformers import open_conformers
+from qm9flow.data.geometry_set import GeometrySet
 from qm9flow.data.relaxed import open_relaxed
 from qm9flow.data.resident import Atoms
 from qm9flow.data.store import Dataset
 from qm9flow.molecules.geometry import nuclear_extents, rotational_constants_ragged
+from qm9flow.molecules.molecule import RT_KCAL
+
+SAME_KCAL = 0.05
+"""Minima of one molecule whose energies differ by less are the same one."""
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -26,12 +31,14 @@ class Geometries:
             first; some molecules may have none.
         extents: (G,), nuclear extent, bohr^2.
         rotational_ghz: (G, 3), A, B and C.
+        shares: (G,), how often each is drawn in training; they add up to 1 for each molecule.
     """
 
     atoms: Atoms
     first: Indices
     extents: Floats
     rotational_ghz: Floats
+    shares: Floats
 
     def known(self, molecules: Indices) -> Indices:
         """Those of some molecules that have a geometry.
@@ -85,9 +92,52 @@ def open_geometries(source: GeometrySource, dataset: Dataset) -> Geometries:
     """
     if source == "dft":
         first = np.arange(len(dataset) + 1)
-        return Geometries(dataset, first, dataset.extents, dataset.rotational_ghz)
-    made = open_conformers(dataset) if source == "smiles" else open_relaxed(dataset)
+        shares = np.ones(len(dataset))
+        return Geometries(dataset, first, dataset.extents, dataset.rotational_ghz, shares)
+    relaxed = open_relaxed(dataset)
+    made = open_conformers(dataset) if source == "smiles" else relaxed
     atoms = made.numbers, made.positions.astype(np.float64), made.ptr
+    shares = conformer_shares(made, relaxed) if source == "smiles" else np.ones(len(made.energies))
     return Geometries(
-        made, made.first, nuclear_extents(*atoms), rotational_constants_ragged(*atoms)
+        made, made.first, nuclear_extents(*atoms), rotational_constants_ragged(*atoms), shares
     )
+
+
+def is_the_one(conformers: GeometrySet, relaxed: GeometrySet) -> npt.NDArray[np.bool_]:
+    """Which conformers are the minimum that QM9's own geometry relaxes to.
+
+    Args:
+        conformers: From SMILES.
+        relaxed: QM9's geometries in the same force field.
+
+    Returns:
+        (G,); all False for a molecule whose minimum was not found.
+    """
+    counts = np.diff(conformers.first)
+    own = np.full(len(conformers), np.nan)
+    has = np.diff(relaxed.first) > 0
+    own[has] = relaxed.energies[relaxed.first[:-1][has]]
+    return np.asarray(np.abs(conformers.energies - np.repeat(own, counts)) < SAME_KCAL)
+
+
+def conformer_shares(conformers: GeometrySet, relaxed: GeometrySet) -> Floats:
+    """How likely each conformer is the one that a molecule has in QM9.
+
+    A network that sees conformers in these shares learns what its values mean: those of the
+    molecule if this is its conformer.
+
+    Args:
+        conformers: From SMILES.
+        relaxed: QM9's geometries in the same force field.
+
+    Returns:
+        (G,), 1 for the one where it is known, else Boltzmann's factors.
+    """
+    counts = np.diff(conformers.first)
+    owner = np.repeat(np.arange(len(conformers)), counts)
+    lowest = conformers.energies[conformers.first[:-1][counts > 0]]
+    above = conformers.energies.astype(np.float64) - np.repeat(lowest, counts[counts > 0])
+    is_known = is_the_one(conformers, relaxed)
+    has_known = np.bincount(owner[is_known], minlength=len(conformers)) > 0
+    shares = np.where(has_known[owner], is_known, np.exp(-above / RT_KCAL))
+    return np.asarray(shares / np.bincount(owner, shares, len(conformers))[owner])

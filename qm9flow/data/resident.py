@@ -68,6 +68,8 @@ class ResidentMolecules:
         targets: (n, T), float32, encoded.
         sizes: (n,), atoms of each geometry, on the host.
         starts: (m + 1,), on the host; molecule i has the geometries starts[i] to starts[i + 1] - 1.
+        drawn_until: (n,), on the host; a molecule's geometry is the first one beyond whose number
+            here lies a random one between 0 and 1.
     """
 
     numbers: Tensor
@@ -75,6 +77,7 @@ class ResidentMolecules:
     targets: Tensor
     sizes: Indices
     starts: Indices
+    drawn_until: npt.NDArray[np.float64]
 
     @classmethod
     def load(
@@ -83,7 +86,9 @@ class ResidentMolecules:
         indices: Indices,
         encoded: npt.NDArray[np.float64] | None,
         device: torch.device | str,
+        *,
         starts: Indices | None = None,
+        shares: npt.NDArray[np.float64] | None = None,
     ) -> "ResidentMolecules":
         """Copy molecules to a device.
 
@@ -94,6 +99,8 @@ class ResidentMolecules:
             device: Where they go.
             starts: (m + 1,), molecule i has the geometries indices[starts[i]] to
                 indices[starts[i + 1] - 1], at least one; None means one each.
+            shares: (n,), how often each geometry is drawn; they add up to 1 for each molecule. None
+                means all equally.
 
         Returns:
             The molecules, in the order of `indices`.
@@ -103,6 +110,7 @@ class ResidentMolecules:
         """
         if len(indices) == 0:
             raise ConfigError("there are no molecules to load: name at least one")
+        starts = np.arange(len(indices) + 1) if starts is None else starts
         encoded = np.zeros((len(indices), 0)) if encoded is None else encoded
         if len(encoded) != len(indices):
             raise ConfigError(f"{len(indices)} molecules, but targets of {len(encoded)}")
@@ -120,7 +128,8 @@ class ResidentMolecules:
             torch.from_numpy(positions).to(device),
             torch.from_numpy(encoded.astype(np.float32)).to(device),
             np.asarray(sizes, dtype=np.int64),
-            np.arange(len(indices) + 1) if starts is None else starts,
+            starts,
+            _drawn_until(starts, shares),
         )
 
     def __len__(self) -> int:
@@ -139,7 +148,12 @@ class ResidentMolecules:
         starts = self.starts[: count + 1]
         end = starts[-1]
         return ResidentMolecules(
-            self.numbers[:end], self.positions[:end], self.targets[:end], self.sizes[:end], starts
+            self.numbers[:end],
+            self.positions[:end],
+            self.targets[:end],
+            self.sizes[:end],
+            starts,
+            self.drawn_until[:end],
         )
 
     def batches(
@@ -171,12 +185,13 @@ class ResidentMolecules:
         return self._steps(order, plan)
 
     def _drawn(self, molecules: Indices, generator: torch.Generator) -> Indices:
-        """One geometry of each molecule, all of a molecule's equally likely."""
-        counts = np.diff(self.starts)[molecules]
-        if (counts == 1).all():
+        """One geometry of each molecule, by its share."""
+        if len(self.sizes) == len(self):
             return self.starts[molecules]
-        share = torch.rand(len(counts), dtype=torch.float64, generator=generator).numpy()
-        return np.asarray(self.starts[molecules] + (share * counts).astype(np.int64))
+        random = torch.rand(len(molecules), dtype=torch.float64, generator=generator).numpy()
+        # all molecules' numbers in one row, each molecule's in its own unit of it
+        row = self.drawn_until + np.repeat(np.arange(len(self)), np.diff(self.starts))
+        return np.searchsorted(row, molecules + random, side="right")
 
     def ordered(self, batch_atoms: int) -> Iterator[Batch]:
         """Every geometry once, by size: big batches with hardly any padding, for evaluation.
@@ -222,3 +237,17 @@ class ResidentMolecules:
                 )
                 for _, size, places, targets in groups
             ]
+
+
+def _drawn_until(
+    starts: Indices, shares: npt.NDArray[np.float64] | None
+) -> npt.NDArray[np.float64]:
+    """Sums of shares within each molecule, the last one exactly 1."""
+    counts = np.diff(starts)
+    if shares is None:
+        shares = np.repeat(1 / counts, counts)
+    total = np.concatenate([[0.0], np.cumsum(shares)])
+    until = total[1:] - np.repeat(total[starts[:-1]], counts)
+    until = np.minimum(until, 1.0)
+    until[starts[1:] - 1] = 1.0
+    return until

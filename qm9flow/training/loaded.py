@@ -119,7 +119,10 @@ def _training_molecules(
     columns = [TARGETS.index(name) for name in codec.names]
     values = dataset.truth()[molecules][:, columns]
     encoded = codec.encode(dataset.counts()[molecules], geometries.extents[places], values)
-    return ResidentMolecules.load(geometries.atoms, places, encoded, device, starts)
+    shares = geometries.shares[places]
+    return ResidentMolecules.load(
+        geometries.atoms, places, encoded, device, starts=starts, shares=shares
+    )
 
 
 def _refuse_holes(truth: Floats, molecules: npt.NDArray[np.int64]) -> None:

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 from pathlib import Path
 
 import few_geometries
@@ -20,13 +21,39 @@ CHOSEN = list(range(40_000, 41_000, 25))
 
 @pytest.fixture(scope="module")
 def few(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return few_geometries.with_geometries(dataset, tmp_path_factory.mktemp("cache"), CHOSEN)
+    folder = tmp_path_factory.mktemp("cache")
+    few_geometries.with_geometries(dataset, folder, CHOSEN, "approximate")
+    return few_geometries.with_geometries(dataset, folder, CHOSEN)
 
 
 @pytest.fixture(scope="module")
 def relaxed(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder = tmp_path_factory.mktemp("cache")
     return few_geometries.with_geometries(dataset, folder, CHOSEN, "approximate")
+
+
+def test_conformers_are_drawn_by_their_shares(dataset: Dataset) -> None:
+    starts, shares = np.array([0, 1, 4, 6]), np.array([1.0, 0.0, 0.25, 0.75, 0.9, 0.1])
+    places = np.array([5, 60_000, 60_000, 60_000, 9, 9])
+    resident = ResidentMolecules.load(dataset, places, None, "cpu", starts=starts, shares=shares)
+    generator, seen = torch.Generator().manual_seed(1), np.zeros(6)
+    for _ in range(3000):
+        for step in resident.batches(4, generator):
+            for batch in step:
+                seen[batch.index.numpy()] += 1
+    assert seen[1] == 0
+    np.testing.assert_allclose(seen / 3000, shares, atol=0.04)
+
+
+def test_the_conformer_that_dft_has_is_the_one_to_learn_from(few: Dataset) -> None:
+    geometries = open_geometries("smiles", few)
+    some = geometries.known(np.array(CHOSEN))
+    places, starts = geometries.all_of(some)
+    shares = [geometries.shares[places[a:b]] for a, b in itertools.pairwise(starts)]
+    np.testing.assert_allclose([item.sum() for item in shares], 1)
+    certain = [item for item in shares if len(item) > 1 and item.max() == 1]
+    assert len(certain) > 5
+    assert any(item[0] == 0 for item in certain)  # not always the lowest
 
 
 def test_the_tables_own_geometries_are_one_each(dataset: Dataset) -> None:
@@ -39,7 +66,7 @@ def test_the_tables_own_geometries_are_one_each(dataset: Dataset) -> None:
 
 def test_geometries_that_are_not_there_are_asked_for(dataset: Dataset, tmp_path: Path) -> None:
     elsewhere = dataclasses.replace(dataset, folder=tmp_path / "qm9")
-    with pytest.raises(CacheError, match="qm9flow data conformers"):
+    with pytest.raises(CacheError, match="qm9flow data relaxed"):
         open_geometries("smiles", elsewhere)
     with pytest.raises(CacheError, match="qm9flow data relaxed"):
         open_geometries("approximate", elsewhere)
@@ -69,7 +96,7 @@ def test_an_epoch_draws_one_conformer_of_each_molecule(few: Dataset) -> None:
     geometries = open_geometries("smiles", few)
     some = geometries.known(np.array(CHOSEN))
     places, starts = geometries.all_of(some)
-    resident = ResidentMolecules.load(geometries.atoms, places, None, "cpu", starts)
+    resident = ResidentMolecules.load(geometries.atoms, places, None, "cpu", starts=starts)
     assert len(resident) == len(some) >= len(CHOSEN) - 2
     owner = np.repeat(np.arange(len(some)), np.diff(starts))
     seen: collections.Counter[int] = collections.Counter()

@@ -30,7 +30,7 @@ def test_the_sample_is_a_prefix_of_the_split(tiny: TrainConfig, dataset: Dataset
     assert np.array_equal(sample.train, split.train[:192])
     assert np.array_equal(sample.validation, split.validation[:48])
     everything = training_sample(replace(tiny, train_size=None, val_size=None), dataset)
-    assert (len(everything.train), len(everything.validation)) == (91_581, 19_625)
+    assert (len(everything.train), len(everything.validation)) == (91_581, 5000)
 
 
 @pytest.mark.parametrize("option", ["train_size", "val_size"])
