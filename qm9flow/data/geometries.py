@@ -62,6 +62,21 @@ class Geometries:
         """
         return self.first[molecules]
 
+    def likeliest(self, molecules: Indices) -> Indices:
+        """The geometry of each molecule that is drawn most often.
+
+        Args:
+            molecules: (n,), places in the dataset; all of them have one.
+
+        Returns:
+            (n,), places among the geometries.
+        """
+        places, starts = self.all_of(molecules)
+        # stable: the last of a molecule after sorting by share is its likeliest
+        owner = np.repeat(np.arange(len(molecules)), np.diff(starts))
+        order = np.lexsort((-np.arange(len(places)), self.shares[places], owner))
+        return places[order[starts[1:] - 1]]
+
     def all_of(self, molecules: Indices) -> tuple[Indices, Indices]:
         """All geometries of some molecules.
 

@@ -80,6 +80,19 @@ def over_conformers(
     return mean, np.sqrt(np.add.reduceat(off * weights[:, None], starts))
 
 
+def softmax(logits: Floats) -> Floats:
+    """Weights from their logarithms.
+
+    Args:
+        logits: (k,), up to a constant.
+
+    Returns:
+        (k,), they add up to 1.
+    """
+    factors = np.exp(logits - logits.max())
+    return np.asarray(factors / factors.sum())
+
+
 def joined(parts: Sequence[Judged]) -> Judged:
     """One of several.
 

@@ -13,7 +13,7 @@ from qm9flow.elements import MAX_NUMBER
 from qm9flow.errors import ConfigError, InferenceError, MoleculeError
 from qm9flow.inference.calibration import FILE, Calibration, SourceCalibration
 from qm9flow.inference.domain import domain_of, geometry_doubt, widening
-from qm9flow.inference.judged import Judged, over_conformers
+from qm9flow.inference.judged import Judged, over_conformers, softmax
 from qm9flow.inference.prediction import Domain, Interval, Prediction
 from qm9flow.inference.session import Provider, Session, open_session
 from qm9flow.molecules.geometry import rotational_constants_ragged
@@ -253,8 +253,8 @@ class Predictor:
         """(n, T), (n, S) and (n,): over the conformers of each molecule."""
         geometries = [geometry for molecule in molecules for geometry in _geometries(molecule)]
         starts = np.cumsum([0, *(len(_geometries(molecule)) for molecule in molecules)])[:-1]
-        weights = np.concatenate([_weights(molecule) for molecule in molecules])
-        values, spreads, distances = self._run(session, geometries)
+        values, spreads, distances, logits = self._run(session, geometries)
+        weights = _weights(session, molecules, logits)
         spread_values = _columns_of_spreads(session, values)
         _, spreads = over_conformers(spread_values, spreads, weights, starts)
         mean = np.add.reduceat(values * weights[:, None], starts)
@@ -262,20 +262,20 @@ class Predictor:
 
     def _run(
         self, session: Session, molecules: Sequence[Molecule]
-    ) -> tuple[Floats, Floats, Floats]:
-        """(n, T) and (n, S) in the targets' units, and (n,)."""
+    ) -> tuple[Floats, Floats, Floats, Floats]:
+        """(n, T) and (n, S) in the targets' units, (n,) and (n,)."""
         sizes = np.array([len(molecule) for molecule in molecules])
         values = np.empty((len(molecules), len(session.targets)))
         spreads = np.empty((len(molecules), len(session.spreads)))
-        distances = np.zeros(len(molecules))
+        distances, logits = np.zeros(len(molecules)), np.zeros(len(molecules))
         for group in groups_of_similar_size(sizes, self.max_pairs):
             numbers, positions = _padded([molecules[i] for i in group])
             if session.spreads:
                 found = session.run_judged(numbers, positions)
-                values[group], spreads[group], distances[group] = found
+                values[group], spreads[group], distances[group], logits[group] = found
             else:
                 values[group] = session.run(numbers, positions)
-        return values, spreads, distances
+        return values, spreads, distances, logits
 
 
 def groups_of_similar_size(
@@ -321,8 +321,19 @@ def _geometries(molecule: Structure) -> Sequence[Molecule]:
     return molecule.molecules
 
 
-def _weights(molecule: Structure) -> Floats:
-    return molecule.weights() if isinstance(molecule, Conformers) else np.ones(1)
+def _weights(session: Session, molecules: Sequence[Structure], logits: Floats) -> Floats:
+    """(n_geometries,): the network's choice among conformers, else Boltzmann's."""
+    found, first = [], 0
+    for molecule in molecules:
+        if not isinstance(molecule, Conformers):
+            found.append(np.ones(1))
+        elif session.per_kcal is None:
+            found.append(molecule.weights())
+        else:
+            own = logits[first : first + len(molecule.energies)]
+            found.append(softmax(own - session.per_kcal * molecule.energies))
+        first += len(found[-1])
+    return np.concatenate(found)
 
 
 def _columns_of_spreads(session: Session, values: Floats) -> Floats:

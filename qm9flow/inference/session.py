@@ -39,8 +39,9 @@ _CUDA_OPTIONS = {
 }
 _SEVERITY_WARNING, _SEVERITY_ERROR, _SEVERITY_FATAL = 2, 3, 4
 _INPUTS = {"numbers": "tensor(int64)", "positions": "tensor(float)"}
-_OUTPUT = "values"
-_JUDGED = ("values", "spread", "distance")
+OUTPUTS = ("values", "spread", "distance", "logit")
+"""Of a graph that judges itself; `logit` only where it is for conformers."""
+_OUTPUT = OUTPUTS[0]
 
 # ONNX Runtime's exceptions have no common parent but Exception.
 _ORT_ERRORS: tuple[type[Exception], ...] = (
@@ -68,6 +69,8 @@ class Session:
         note: Why `active` is not the first choice; empty where it is.
         targets: Names of the outputs' columns.
         spreads: Names of the targets that it gives spreads of; none where it gives none.
+        per_kcal: Weight of the force field's energy in the choice of conformers, for each
+            kcal/mol; None where the graph does not choose.
         metadata: What the graph says about itself, by key.
     """
 
@@ -77,6 +80,7 @@ class Session:
     note: str
     targets: tuple[str, ...]
     spreads: tuple[str, ...]
+    per_kcal: float | None
     metadata: dict[str, str]
 
     def run(
@@ -98,7 +102,7 @@ class Session:
 
     def run_judged(
         self, numbers: npt.NDArray[np.int64], positions: npt.NDArray[np.float32]
-    ) -> tuple[Floats, Floats, Floats]:
+    ) -> tuple[Floats, Floats, Floats, Floats]:
         """Run the graph once, with what it says about its own errors.
 
         Args:
@@ -107,13 +111,17 @@ class Session:
 
         Returns:
             (B, n_targets), values; (B, n_spreads), spreads, both in the targets' units; (B,),
-            distances from the training molecules.
+            distances from the training molecules; (B,), logarithms of conformers' weights, 0
+            where the graph does not choose.
 
         Raises:
             InferenceError: The runtime failed, or the graph has no such outputs.
         """
-        values, spreads, distances = self._run(_JUDGED, numbers, positions)
-        return values, spreads, distances
+        if self.per_kcal is not None:
+            values, spreads, distances, logits = self._run(OUTPUTS, numbers, positions)
+            return values, spreads, distances, logits
+        values, spreads, distances = self._run(OUTPUTS[:-1], numbers, positions)
+        return values, spreads, distances, np.zeros(len(values))
 
     def _run(
         self,
@@ -184,8 +192,8 @@ def open_session(path: Path, provider: Provider = "auto", threads: int | None = 
     logger.info("opened %s on %s", path, active)
     targets = _checked_targets(runtime, path)
     metadata: dict[str, str] = runtime.get_modelmeta().custom_metadata_map
-    spreads = _checked_spreads(runtime, metadata, path)
-    return Session(runtime, provider, active, note, targets, spreads, metadata)
+    spreads, per_kcal = _checked_judging(runtime, metadata, path)
+    return Session(runtime, provider, active, note, targets, spreads, per_kcal, metadata)
 
 
 def _options(threads: int | None) -> onnxruntime.SessionOptions:
@@ -258,16 +266,18 @@ def _checked_targets(runtime: onnxruntime.InferenceSession, path: Path) -> tuple
     return tuple(names)
 
 
-def _checked_spreads(
+def _checked_judging(
     runtime: onnxruntime.InferenceSession, metadata: dict[str, str], path: Path
-) -> tuple[str, ...]:
+) -> tuple[tuple[str, ...], float | None]:
+    """Names of spreads, and the weight of energies."""
     if "spreads" not in metadata:
-        return ()
-    try:
-        names = json.loads(metadata["spreads"])
-    except ValueError as error:
-        raise InferenceError(f"{path} does not name its spreads: export it again") from error
+        return (), None
     outputs = {item.name for item in runtime.get_outputs()}
-    if not isinstance(names, list) or not outputs.issuperset(_JUDGED):
-        raise InferenceError(f"{path} names spreads {names!r}, but gives {sorted(outputs)}")
-    return tuple(map(str, names))
+    try:
+        names = tuple(map(str, json.loads(metadata["spreads"])))
+        per_kcal = float(metadata["per_kcal"]) if "per_kcal" in metadata else None
+    except (ValueError, TypeError) as error:
+        raise InferenceError(f"{path} does not name its spreads: export it again") from error
+    if not outputs.issuperset(OUTPUTS[:-1] if per_kcal is None else OUTPUTS):
+        raise InferenceError(f"{path} gives only {', '.join(sorted(outputs))}: export it again")
+    return names, per_kcal

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from qm9flow import properties
+from qm9flow.nn.choice import Choice
 from qm9flow.nn.moments import nuclear_extent
 from qm9flow.nn.trust import Trust, molecular_features
 from qm9flow.targets import TargetCodec
@@ -108,13 +109,20 @@ class PropertyModel(nn.Module):
     offset: Tensor
     scale: Tensor
 
-    def __init__(self, network: Network, codec: TargetCodec, trust: Trust | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        codec: TargetCodec,
+        trust: Trust | None = None,
+        choice: Choice | None = None,
+    ) -> None:
         """Join a network and a codec.
 
         Args:
             network: Predicts the codec's targets, in its order.
             codec: Between encoded and physical values.
             trust: Fitted to the network; None where nobody asks how far it may be off.
+            choice: Fitted to a network for conformers; None for others.
 
         Raises:
             ValueError: The network predicts other targets than the codec's.
@@ -128,6 +136,7 @@ class PropertyModel(nn.Module):
         self.network = network
         self.codec = codec
         self.trust = trust
+        self.choice = choice
         references = torch.tensor(codec.references, dtype=torch.float64)
         references[0] = 0.0  # padding
         self.register_buffer("references", references)  # (MAX_NUMBER + 1, T)
@@ -167,7 +176,7 @@ class PropertyModel(nn.Module):
         extent = nuclear_extent(numbers, positions.double())  # (B, 1)
         return encoded * self.scale + self.offset + composition + extent * self.spread
 
-    def judged(self, numbers: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def judged(self, numbers: Tensor, positions: Tensor) -> tuple[Tensor, ...]:
         """Predict physical values, and say how far to trust them.
 
         Args:
@@ -176,12 +185,14 @@ class PropertyModel(nn.Module):
 
         Returns:
             (B, T) float64, values; (B, S) float32, spreads of `properties.spread_names`, in the
-            targets' units; (B,) float32, distances from the training molecules.
+            targets' units; (B,) float32, distances from the training molecules; and, where there
+            is a `choice`, (B,) float32, logarithms of conformers' weights.
         """
         assert self.trust is not None
         hidden, vectors = self.network.represent(numbers, positions)
-        spread, distance = self.trust(molecular_features(hidden, numbers))
-        return self.decoded(numbers, positions, hidden, vectors), spread, distance
+        features = molecular_features(hidden, numbers)
+        found = (self.decoded(numbers, positions, hidden, vectors), *self.trust(features))
+        return found if self.choice is None else (*found, self.choice(features))
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from qm9flow.errors import BundleError
 from qm9flow.inference.calibration import FILE as CALIBRATION
 from qm9flow.inference.calibration import Calibration
 from qm9flow.nn.catalog import build
+from qm9flow.nn.choice import Choice
 from qm9flow.nn.contract import PropertyModel
 from qm9flow.nn.trust import Trust
 from qm9flow.nn.weights import misfit
@@ -53,10 +54,12 @@ class Released:
     Attributes:
         weights: safetensors bytes, named as in the network's state dict.
         trust: Fitted to it; None for a graph that gives values alone.
+        choice: Fitted to a network for conformers.
     """
 
     weights: bytes
     trust: Trust | None = None
+    choice: Choice | None = None
 
 
 def write_bundle(
@@ -310,4 +313,4 @@ def _assemble(
     if problem := misfit(network.state_dict(), tensors):
         raise BundleError(f"{where}: {problem}")
     network.load_state_dict(tensors)
-    return PropertyModel(network, codec, released.trust).eval()
+    return PropertyModel(network, codec, released.trust, released.choice).eval()

@@ -21,7 +21,7 @@ from qm9flow import __version__, properties
 from qm9flow.data.store import Dataset
 from qm9flow.elements import NUMBERS
 from qm9flow.errors import ExportError, ParityError
-from qm9flow.inference.session import Session, open_session
+from qm9flow.inference.session import OUTPUTS, Session, open_session
 from qm9flow.nn.contract import PropertyModel
 from qm9flow.properties import LEARNED, spread_names
 
@@ -58,10 +58,10 @@ def export_onnx(model: PropertyModel, path: Path) -> None:
     """
     if not path.parent.is_dir():
         raise ExportError(f"cannot write {path}: there is no folder {path.parent}")
-    network, trust = copy.deepcopy((model.network, model.trust))
-    twin = PropertyModel(network.exportable(), model.codec, trust).cpu().eval()
+    network, trust, choice = copy.deepcopy((model.network, model.trust, model.choice))
+    twin = PropertyModel(network.exportable(), model.codec, trust, choice).cpu().eval()
     twin.requires_grad_(False)
-    outputs = ["values"] if trust is None else ["values", "spread", "distance"]
+    outputs = _outputs(model)
     numbers = torch.tensor([[6, 1, 1], [8, 1, 0]])  # sizes of 1 would become constants
     positions = torch.linspace(-1, 1, 18).view(2, 3, 3)
     molecules, atoms = torch.export.Dim("molecules"), torch.export.Dim("atoms")
@@ -74,7 +74,7 @@ def export_onnx(model: PropertyModel, path: Path) -> None:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["numbers", "positions"],
-                output_names=outputs,
+                output_names=list(outputs),
                 dynamic_shapes={"numbers": shape, "positions": shape},
                 verbose=False,
             )
@@ -97,9 +97,15 @@ class _JudgedModel(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, numbers: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, numbers: Tensor, positions: Tensor) -> tuple[Tensor, ...]:
         """As `PropertyModel.judged`."""
         return self.model.judged(numbers, positions)
+
+
+def _outputs(model: PropertyModel) -> tuple[str, ...]:
+    if model.trust is None:
+        return OUTPUTS[:1]
+    return OUTPUTS if model.choice is not None else OUTPUTS[:-1]
 
 
 def _forget_files(graph: onnx.ModelProto) -> None:
@@ -134,6 +140,7 @@ def _metadata(model: PropertyModel) -> dict[str, str]:
         "elements": json.dumps(list(NUMBERS)),
         "qm9flow": __version__,
         **({} if model.trust is None else {"spreads": json.dumps(spread_names(model.targets))}),
+        **({} if model.choice is None else {"per_kcal": repr(float(model.choice.per_kcal))}),
     }
 
 
@@ -291,13 +298,14 @@ def _both(
 def _check_trust(
     reference: PropertyModel, session: Session, batches: list[Batch], path: Path
 ) -> None:
-    """Spreads and distances need no chemical accuracy: they are compared relatively."""
+    """What judges values needs no chemical accuracy: it is compared relatively."""
     for numbers, positions in batches:
         with torch.inference_mode():
-            mine = reference.judged(torch.from_numpy(numbers), torch.from_numpy(positions))[1:]
-        theirs = session.run_judged(numbers, positions)[1:]
-        for name, expected, found in zip(("spread", "distance"), mine, theirs, strict=True):
-            off = float(np.abs(found / expected.numpy() - 1).max())
+            mine = reference.judged(torch.from_numpy(numbers), torch.from_numpy(positions))
+        theirs = session.run_judged(numbers, positions)
+        for name, expected, found in zip(OUTPUTS[1:], mine[1:], theirs[1:], strict=False):
+            size = np.maximum(np.abs(expected.numpy()), 1.0 if name == "logit" else 0.0)
+            off = float((np.abs(found - expected.numpy()) / size).max())
             if not off <= TRUST_LIMIT:
                 raise ParityError(
                     f"{path} differs from its network: {name} by a share of {off:.2g}, at most "

@@ -1,19 +1,15 @@
 """Fitting `qm9flow.nn.trust.Trust` to a trained network."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from qm9flow.data.geometries import Geometries
-from qm9flow.data.resident import ResidentMolecules
 from qm9flow.data.store import Dataset
-from qm9flow.nn.contract import Network, PropertyModel
-from qm9flow.nn.trust import Trust, molecular_features
-from qm9flow.properties import TARGETS, spread_names
-from qm9flow.training.predict import BATCH_ATOMS
+from qm9flow.nn.contract import PropertyModel
+from qm9flow.nn.trust import Trust
+from qm9flow.training.look import errors_of, look
 
 MOLECULES = 30_000
 """Training molecules that are looked at: more change spreads by less than the noise of a fit."""
@@ -22,21 +18,6 @@ BATCH = 256
 RATE, DECAY = 1e-3, 0.1
 RIDGE = 1e-3
 """Added to the variance of each feature, so that those which hardly vary do not decide."""
-
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    """What a network says and knows of molecules.
-
-    Attributes:
-        values: (n, T), float64, in the targets' units.
-        features: (n, 3 h), float32.
-    """
-
-    values: Tensor
-    features: Tensor
 
 
 def fit_trust(
@@ -60,8 +41,8 @@ def fit_trust(
     """
     known = geometries.known(train)
     drawn = np.random.default_rng(seed).permutation(known)[:MOLECULES]
-    seen = _look(model, geometries, drawn)
-    errors = torch.from_numpy(_errors(model, dataset, drawn, seen.values.numpy())).float()
+    seen = look(model, geometries.atoms, geometries.likeliest(drawn))
+    errors = torch.from_numpy(np.abs(errors_of(model, seen, dataset, drawn))).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         trust = Trust(seen.features.shape[1], errors.shape[1])
@@ -69,36 +50,6 @@ def fit_trust(
         trust.typical.copy_(errors.mean(dim=0).clamp(min=1e-12))
         _learn(trust, seen.features, errors / trust.typical)
     return trust.eval().requires_grad_(False)
-
-
-def _look(model: PropertyModel, geometries: Geometries, molecules: npt.NDArray[np.int64]) -> _Seen:
-    network: Network = model.network
-    best = geometries.best(molecules)
-    resident = ResidentMolecules.load(geometries.atoms, best, None, "cpu")
-    values, features, places = [], [], []
-    model.eval()
-    with torch.inference_mode():
-        for batch in resident.ordered(BATCH_ATOMS["cpu"]):
-            hidden, vectors = network.represent(batch.numbers, batch.positions)
-            values.append(model.decoded(batch.numbers, batch.positions, hidden, vectors))
-            features.append(molecular_features(hidden, batch.numbers))
-            places.append(batch.index)
-    order = torch.cat(places).argsort()
-    return _Seen(torch.cat(values)[order].clone(), torch.cat(features)[order].clone())
-
-
-def _errors(
-    model: PropertyModel, dataset: Dataset, molecules: npt.NDArray[np.int64], values: Floats
-) -> Floats:
-    """(n, S), absolute, in the targets' units."""
-    columns = {name: values[:, i] for i, name in enumerate(model.targets)}
-    if "gap" not in columns:
-        columns["gap"] = columns["lumo"] - columns["homo"]
-    truth = dataset.truth()[molecules]
-    names = spread_names(model.targets)
-    return np.column_stack(
-        [np.abs(columns[name] - truth[:, TARGETS.index(name)]) for name in names]
-    )
 
 
 def _place(trust: Trust, features: Tensor) -> None:

@@ -12,7 +12,9 @@ import numpy.typing as npt
 from safetensors.torch import load
 
 from qm9flow.config import GeometrySource, TrainConfig
+from qm9flow.data.conformers import open_conformers
 from qm9flow.data.geometries import open_geometries
+from qm9flow.data.relaxed import open_relaxed
 from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset
 from qm9flow.evaluation.assessment import Assessment, assess
@@ -29,6 +31,7 @@ from qm9flow.release.bundle import Released, extend_bundle, read_bundle, write_b
 from qm9flow.release.record import BundleRecord, Companion
 from qm9flow.tracking import provenance
 from qm9flow.tracking.study import StudyTracker
+from qm9flow.training.choice import fit_choice
 from qm9flow.training.metrics import learned_scale, training_codec, training_sample
 from qm9flow.training.trust import fit_trust
 from qm9flow.workflows.console import Console, Stopped
@@ -423,5 +426,9 @@ def judged_network(train: TrainConfig, weights: bytes, dataset: Dataset) -> Rele
     split = make_split(train.split, len(dataset), train.split_seed)
     molecules = split.first_train(train.train_size)
     geometries = open_geometries(train.geometry, dataset)
-    trust = fit_trust(PropertyModel(network, codec).eval(), geometries, dataset, molecules)
-    return Released(weights, trust)
+    model = PropertyModel(network, codec).eval()
+    choice = None
+    if train.geometry == "smiles":
+        sets = open_conformers(dataset), open_relaxed(dataset)
+        choice = fit_choice(model, *sets, dataset, molecules)
+    return Released(weights, fit_trust(model, geometries, dataset, molecules), choice)

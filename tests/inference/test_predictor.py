@@ -233,7 +233,7 @@ def test_raw_network_of_the_real_kind(tmp_path: Path, dataset: Dataset) -> None:
 def test_values_that_are_not_finite_become_none(
     predictor: Predictor, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = np.full((1, len(LEARNED)), np.nan), np.empty((1, 0)), np.zeros(1)
+    broken = np.full((1, len(LEARNED)), np.nan), np.empty((1, 0)), np.zeros(1), np.zeros(1)
     monkeypatch.setattr(Predictor, "_run", lambda self, session, molecules: broken)
     (prediction,) = predictor.predict([dataset.molecule(9)], targets=["u0", "a"])
     assert prediction.values["u0"] is None
