@@ -137,3 +137,44 @@ def test_figure_names_both_scores() -> None:
     assert f"{mean_normalised(candidate.errors, SCALE):.5f}" in figure
     assert f"{mean_normalised(champion.errors, SCALE):.5f} of version 1" in figure
     assert "95% upper bound" in figure
+
+
+def from_smiles(item: Evidence, seed: int, factor: float = 1.0) -> Evidence:
+    """The same version with a network for conformers; some molecules have none."""
+    errors = evidence(seed + 1000, factor * 5).errors
+    errors[::7] = np.nan
+    return replace(item, elsewhere={"smiles": errors})
+
+
+def test_a_network_more_is_better() -> None:
+    base = evidence(1)
+    decision = judge(from_smiles(base, 1), base)
+    assert decision.passes
+    assert "a network where version 1 has none" in decision.figure
+    assert not judge(from_smiles(evidence(2, 3.0), 1), base).passes
+
+
+def test_a_network_less_is_refused_with_what_to_do() -> None:
+    decision = judge(replace(evidence(2, 0.1), label="version 7"), from_smiles(evidence(1), 1))
+    assert not decision.passes
+    assert decision.reason == "lacks_network"
+    assert "qm9flow train --geometry smiles --start-from 7 --register" in decision.figure
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "passes"),
+    [(0.5, 1.0, True), (1.0, 0.5, True), (1.0, 1.0, False), (0.5, 2.0, False), (2.0, 0.5, False)],
+)
+def test_better_in_one_source_and_worse_in_none(own: float, other: float, passes: bool) -> None:
+    champion = from_smiles(evidence(1), 1)
+    candidate = from_smiles(evidence(1, own), 1, other)
+    decision = judge(candidate, champion)
+    assert decision.passes == passes
+    assert "from smiles: validation score" in decision.figure
+
+
+def test_molecules_that_calibrate_have_no_say() -> None:
+    champion = evidence(1, n=6000)
+    better = champion.errors.copy()
+    better[5000:] = 0
+    assert not judge(replace(champion, errors=better), champion).passes
