@@ -89,6 +89,22 @@ class ProviderError(InferenceError):
     """The execution provider that was required is not active."""
 
 
+class BulkError(Qm9FlowError):
+    """A file of molecules cannot be predicted."""
+
+
+class InputFileError(BulkError):
+    """A file of molecules cannot be read, or is not what it is said to be."""
+
+
+class OutputFileError(BulkError):
+    """Predictions cannot be written."""
+
+
+class ResumeError(BulkError):
+    """What an interrupted run left does not belong to this input, model or these options."""
+
+
 class MoleculeError(Qm9FlowError):
     """A molecule is refused.
 
@@ -151,3 +167,9 @@ class MoleculeTimeoutError(MoleculeError):
     """A molecule took longer than its limit."""
 
     code = "timeout"
+
+
+class RowError(EmptyMoleculeError):
+    """A row of a file that cannot be read, whatever molecule it was to hold."""
+
+    code = "bad_row"

@@ -18,7 +18,9 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("qm9flow.release",),
     ("qm9flow.training",),
     ("qm9flow.nn", "qm9flow.data"),
+    ("qm9flow.model",),
     ("qm9flow.registry",),
+    ("qm9flow.bulk",),
     ("qm9flow.inference",),
     ("qm9flow.molecules",),
     (
@@ -37,7 +39,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
 
 GROUND = len(ORDER) - 1
 HEAVY = {"torch", "torch_geometric", "optuna", "ray"}
-TORCH_FREE = ("serving", "registry", "inference", "molecules", "tracking", "cli")
+TORCH_FREE = ("serving", "registry", "bulk", "inference", "molecules", "tracking", "cli")
 SERVING_MAY_USE = {"qm9flow.inference", "qm9flow.registry", "qm9flow.molecules", *ORDER[GROUND]}
 
 
@@ -111,7 +113,19 @@ def test_optuna_and_ray_live_in_tuning_only() -> None:
 def test_importing_serving_brings_no_torch() -> None:
     code = (
         "import sys, serving.service, qm9flow.registry.versions, qm9flow.inference.predictor;"
+        "import qm9flow.model;"
         "print(sorted({'torch', 'optuna', 'ray'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_importing_the_package_loads_nothing() -> None:
+    """`qm9flow.load` brings what it needs when it is asked for."""
+    code = (
+        "import sys, qm9flow; assert qm9flow.__version__; assert 'load' in qm9flow.__all__;"
+        "print(sorted({'numpy', 'rdkit', 'mlflow', 'onnxruntime', 'qm9flow.errors'} "
+        "& set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[]", done.stderr

@@ -9,6 +9,7 @@ from qm9flow.molecules.parse import split_sdf, split_xyz
 
 FORMAT_OF = {
     ".xyz": "xyz",
+    ".extxyz": "xyz",
     ".sdf": "sdf",
     ".sd": "sdf",
     ".mol": "sdf",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qm9flow import properties
+from qm9flow.cli import predict_rows
 from qm9flow.cli.params import json_option, tracking_option
 from qm9flow.cli.progress import progress_bar
 from qm9flow.cli.show import print_json, remark, say
@@ -40,6 +41,7 @@ _COLUMN = 14
     help="An alias, a version's number, a bundle's folder, or pretrained.",
 )
 @click.option("--targets", help="Names of targets, with commas between.  [default: all 19]")
+@predict_rows.options
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -61,11 +63,18 @@ def command(
     device: str,
     tracking_uri: str | None,
     as_json: bool,
+    **rows: Any,
 ) -> None:
     """Predict molecules with a registered model; where none is, with the pretrained one.
 
     FILES are XYZ (.xyz), SDF or mol (.sdf, .mol), or SMILES, one a line (.smi). Molecules come in
     the order: --smiles, --xyz, --sdf, FILES.
+
+    With --output, one FILE of any size is predicted row by row in bounded memory: CSV or TSV with
+    a column of SMILES, .smi, .sdf, .xyz, .extxyz, each also gzipped, or - for standard input. CSV,
+    TSV, gzipped files and - go to standard output without it. Rows keep their order and columns.
+    A run that was stopped or killed goes on by the same command, to the same bytes; with standard
+    input, if that begins with the same rows again.
 
     A molecule that is refused has its error in the output. The exit status is 1 if all were
     refused, else 0.
@@ -73,19 +82,34 @@ def command(
     \b
     Example:
       qm9flow predict --smiles CCO --xyz water.xyz --targets gap,homo,u0_atom
+      qm9flow predict molecules.csv --output predictions.csv
+      qm9flow predict molecules.sdf.gz --output predictions.parquet --targets gap
+      zcat big.smi.gz | qm9flow predict - --format smi --output predictions.jsonl
     """
     from qm9flow.cli.molecule_files import NamedRecord, read_file
     from qm9flow.inference.prediction import entry
     from qm9flow.inference.predictor import Predictor
     from qm9flow.registry.find import find_model
 
+    wanted = _targets(targets)
+    if predict_rows.is_wanted(files, rows):
+        if smiles or xyz or sdf or len(files) != 1:
+            raise ConfigError(
+                "rows are predicted from one FILE at a time, without --smiles, --xyz and --sdf: "
+                "give one file, or leave --output out"
+            )
+        predict_rows.run(
+            files[0],
+            predict_rows.RowOptions(**rows, targets=wanted, geometry=geometry, as_json=as_json),
+            predict_rows.open_model(model, tracking_uri, device),
+        )
+        return
     named = [NamedRecord(text, {"smiles": text}) for text in smiles]
     for kind, paths in (("xyz", xyz), ("sdf", sdf), (None, files)):
         for path in paths:
             named += read_file(path, kind, geometry)
     if not named:
         raise ConfigError("no molecule given: use --smiles, --xyz, --sdf, or name files")
-    wanted = _targets(targets)
     found = find_model(model, tracking_uri)
     remark(found.remark)
     predictor = Predictor(found.bundle, provider=device)  # type: ignore[arg-type]

@@ -1,9 +1,19 @@
-"""Progress bars on standard error, gone when it is no terminal."""
+"""Progress on standard error: bars, gone when it is no terminal, where long runs get lines."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
+
+from qm9flow.cli.show import remark
+
+if TYPE_CHECKING:
+    from qm9flow.bulk.meter import Standing
+
+LINE_EVERY_S = 60.0
+"""Seconds between lines about a long run where there is no terminal."""
 
 
 @contextmanager
@@ -20,5 +30,28 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
             bar.set_description(what, refresh=False)
             bar.total, bar.n = total, done
             bar.refresh()
+
+        yield show
+
+
+@contextmanager
+def row_progress() -> Iterator[Callable[["Standing"], None]]:
+    """How far a bulk run is: a bar on a terminal, elsewhere a line now and then.
+
+    Yields:
+        A callback for how far it is.
+    """
+    with tqdm(total=1.0, disable=None, leave=False, bar_format="{bar:20} {desc}") as bar:
+        said = time.monotonic()
+
+        def show(standing: "Standing") -> None:
+            nonlocal said
+            if not bar.disable:
+                bar.set_description_str(standing.text, refresh=False)
+                bar.n = standing.fraction or 0.0
+                bar.refresh()
+            elif time.monotonic() - said >= LINE_EVERY_S:
+                said = time.monotonic()
+                remark(standing.text)
 
         yield show

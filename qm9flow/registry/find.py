@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ CHAMPION = "champion"
 RESERVED = (CHAMPION, "challenger", "previous", pretrained.NAME)
 """Names that never mean a folder: a copy beside the registry would stay behind when the alias moves
 on. `./champion` is the folder."""
+_URI = re.compile(r"models:/+([^/@]+)(?:@([^/@]+)|/([0-9]+))")
 FACTS = (
     "created",
     "git_commit",
@@ -79,7 +81,8 @@ def find_model(reference: str, tracking_uri: str | None = None) -> FoundModel:
     """Find a model; fetch it from the registry if it is not here yet.
 
     Args:
-        reference: An alias such as `champion`, a version's number, or a bundle's folder. What
+        reference: An alias such as `champion`, a version's number, the two as MLflow writes them
+            (`models:/qm9flow@champion`, `models:/qm9flow/3`), or a bundle's folder. What
             holds a path separator is a folder; a name without one is a folder if that holds a
             `model.onnx` and the name is none of `RESERVED` and no number.
             `pretrained` is the model that comes with qm9flow; it also stands in for the champion
@@ -92,9 +95,11 @@ def find_model(reference: str, tracking_uri: str | None = None) -> FoundModel:
     Raises:
         RegistryError: There is no such model, or it is damaged.
     """
+    is_uri = reference.startswith("models:")
+    reference = _in_registry(reference) if is_uri else reference
     folder = Path(reference)
-    is_bundle = (folder / "model.onnx").is_file()
-    is_path = os.sep in reference or reference in (".", "..")
+    is_bundle = not is_uri and (folder / "model.onnx").is_file()
+    is_path = not is_uri and (os.sep in reference or reference in (".", ".."))
     is_reserved = reference in RESERVED or reference.isdecimal()
     if is_path or (is_bundle and not is_reserved):
         if not is_bundle:
@@ -118,6 +123,17 @@ def find_model(reference: str, tracking_uri: str | None = None) -> FoundModel:
         raise _nothing_registered(reference) from error
     alias = reference if reference in version.aliases else next(iter(version.aliases), None)
     return FoundModel(fetch(version, tracking_uri=tracking_uri), version.number, alias)
+
+
+def _in_registry(uri: str) -> str:
+    """The alias or number in MLflow's own way to write a registered model."""
+    found = _URI.fullmatch(uri)
+    if found is None or found[1] != NAME:
+        raise RegistryError(
+            f"{uri} names no model of qm9flow's: write models:/{NAME}@{CHAMPION}, with any alias, "
+            f"or models:/{NAME}/3, with a version's number"
+        )
+    return found[2] or found[3]
 
 
 def _nothing_registered(reference: str) -> NothingRegisteredError:

@@ -1,0 +1,95 @@
+"""How far a run is, how fast, and how long it will take."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a run is.
+
+    Attributes:
+        rows: Rows done, those of earlier runs included.
+        total: Rows of the file; None where they were not counted.
+        fraction: Share of the file done, 0 to 1; None where its size is not known.
+        rate: Rows a second since this run began; None before there are any.
+        seconds_left: None where it cannot be told yet.
+    """
+
+    rows: int
+    total: int | None
+    fraction: float | None
+    rate: float | None
+    seconds_left: float | None
+
+    @property
+    def text(self) -> str:
+        """For people, in one line."""
+        of = "" if self.total is None else f" of {self.total:,}"
+        share = "" if self.fraction is None else f" ({self.fraction:.0%})"
+        parts = [f"{self.rows:,}{of} rows{share}"]
+        if self.rate is not None:
+            parts.append(
+                f"{self.rate:,.1f} rows/s" if self.rate < 100 else f"{self.rate:,.0f} rows/s"
+            )
+        if self.seconds_left is not None:
+            parts.append(f"{duration(self.seconds_left)} left")
+        return ", ".join(parts)
+
+
+Show = Callable[[Standing], None]
+
+
+class Meter:
+    """Turns counts into standings, and shows them."""
+
+    def __init__(self, total: int | None, show: Show | None = None) -> None:
+        """Show nothing yet.
+
+        Args:
+            total: Rows of the file; None if unknown.
+            show: Called with each standing.
+        """
+        self._total = total
+        self._show = show
+        self._began: tuple[float, int, float] | None = None
+
+    def tell(self, rows: int, fraction: float | None) -> None:
+        """Note how far the run is; the first call is where it begins.
+
+        Args:
+            rows: Rows done.
+            fraction: Share of the file done; None if unknown.
+        """
+        if self._total:
+            fraction = rows / self._total
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now, rows, fraction or 0.0
+        start, rows_before, fraction_before = self._began
+        elapsed, gained = now - start, rows - rows_before
+        rate = gained / elapsed if gained and elapsed > 0 else None
+        left = None
+        if fraction is not None and fraction > fraction_before and elapsed > 0:
+            left = elapsed * (1.0 - fraction) / (fraction - fraction_before)
+        if self._show is not None:
+            self._show(Standing(rows, self._total, fraction, rate, left))
+
+
+def duration(seconds: float) -> str:
+    """A time for people.
+
+    Args:
+        seconds: How long.
+
+    Returns:
+        Such as `40 s`, `12 min`, `3 h 20 min`.
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours / 24:.1f} days"

@@ -1,0 +1,91 @@
+"""Parquet. Until a run is complete its rows lie in an Arrow stream, which can be appended to."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from qm9flow.bulk.columns import Column, Value
+from qm9flow.bulk.writers.writer import Writer, without_surrogates
+from qm9flow.errors import DependencyError
+
+GROUP_BYTES = 32 * 1024**2
+"""Row groups end where they reach this, in memory."""
+
+WHOLE = ".whole"
+"""Ending of the Parquet file while it is made from the stream."""
+
+
+class ParquetWriter(Writer):
+    """Typed columns; a number's unit is in its field's metadata, the model in the file's."""
+
+    def __init__(self, columns: Sequence[Column], facts: dict[str, Any]) -> None:
+        """Know the columns.
+
+        Args:
+            columns: Of all rows.
+            facts: For the file's metadata, under `qm9flow`.
+
+        Raises:
+            DependencyError: pyarrow is not installed.
+        """
+        super().__init__(columns)
+        try:
+            import pyarrow
+        except ImportError as error:
+            raise DependencyError(
+                "Parquet needs pyarrow, which is not installed: pip install pyarrow, or write "
+                "CSV or JSON lines"
+            ) from error
+        kinds = {
+            "text": pyarrow.string(),
+            "number": pyarrow.float64(),
+            "count": pyarrow.int32(),
+            "truth": pyarrow.bool_(),
+        }
+        self._arrow = pyarrow
+        fields = [
+            pyarrow.field(
+                without_surrogates(column.name),
+                kinds[column.kind],
+                metadata={"unit": column.unit} if column.unit else None,
+            )
+            for column in columns
+        ]
+        self._schema = pyarrow.schema(fields, metadata={"qm9flow": json.dumps(facts)})
+
+    def head(self) -> bytes:
+        """The schema of the stream."""
+        return bytes(self._schema.serialize())
+
+    def chunk(self, rows: Sequence[Sequence[Value]]) -> bytes:
+        """A batch of the stream."""
+        columns = [
+            self._arrow.array(
+                [without_surrogates(v) if isinstance(v, str) else v for v in values],
+                type=field.type,
+            )
+            for values, field in zip(zip(*rows, strict=True), self._schema, strict=True)
+        ]
+        return bytes(self._arrow.record_batch(columns, schema=self._schema).serialize())
+
+    def finish(self, partial: Path, output: Path) -> None:
+        """Turn the stream into a Parquet file, some row groups at a time."""
+        from pyarrow import parquet
+
+        whole = output.with_name(output.name + WHOLE)
+        with (
+            partial.open("rb") as file,
+            self._arrow.ipc.open_stream(file) as stream,
+            parquet.ParquetWriter(whole, self._schema) as made,
+        ):
+            held: list[Any] = []
+            for batch in stream:
+                held.append(batch)
+                if sum(one.nbytes for one in held) >= GROUP_BYTES:
+                    made.write_table(self._arrow.Table.from_batches(held, self._schema))
+                    held.clear()
+            if held:
+                made.write_table(self._arrow.Table.from_batches(held, self._schema))
+        whole.replace(output)
+        partial.unlink()
