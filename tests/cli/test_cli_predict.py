@@ -169,7 +169,7 @@ def test_model_by_number_and_by_folder(registry: Path, dataset: Dataset) -> None
         (["--smiles", "C", "--model", "7"], RegistryError, ["'7'", "champion"]),
         (["--smiles", "C", "--model", "./nowhere"], RegistryError, ["no bundle"]),
         (["missing.xyz"], ConfigError, ["missing.xyz", "No such file"]),
-        (["table.csv"], ConfigError, ["table.csv", ".smi"]),
+        (["table.xls"], ConfigError, ["table.xls", ".smi"]),
         (["--smiles", "C", "--tracking-uri", "sqlite:///none.db"], RegistryError, ["no store"]),
     ],
 )
