@@ -80,8 +80,8 @@ def from_xyz(text: str, geometry: Geometry = "dft", max_atoms: int = MAX_ATOMS) 
 
     Read are: the number of atoms, a comment, then `symbol x y z` a line, in angstrom. The number
     and the comment may be left out together, the comment alone too. Columns behind z are ignored,
-    as is what follows the atoms in QM9's own files (`gdb` comment). Exponents may be written with
-    E, D or *^.
+    as is what follows the atoms in QM9's own files (`gdb` comment). `Properties` in an extended
+    comment may give another order of columns. Exponents may be written with E, D or *^.
 
     Args:
         text: One molecule.
@@ -100,12 +100,13 @@ def from_xyz(text: str, geometry: Geometry = "dft", max_atoms: int = MAX_ATOMS) 
     if not lines:
         raise EmptyMoleculeError("the XYZ text is empty")
     comment, start, count = _xyz_head(lines, first)
+    columns = _xyz_columns(comment, first + 2)
     if count > max_atoms:
         raise TooLargeError(f"the molecule has {count} atoms; the limit is {max_atoms}")
     numbers, positions = [], []
     for atom in range(count):
         where = f"line {first + start + atom + 1}, atom {atom + 1}"
-        number, position = _xyz_atom(lines[start + atom], where)
+        number, position = _xyz_atom(lines[start + atom], where, columns)
         numbers.append(number)
         positions.append(position)
     name = "" if "=" in comment else comment.strip()[:80]
@@ -396,17 +397,36 @@ def _refuse_comment(comment: str, line: int) -> None:
             f"line {line}: the molecule has the net charge {int(charge[1]):+d}: QM9 holds only "
             "molecules without net charge"
         )
-    columns = _PROPERTIES.search(comment)
-    if columns and not columns[1].lower().startswith("species:s:1:pos:r:3"):
+
+
+def _xyz_columns(comment: str, line: int) -> tuple[int, int]:
+    """Which word of an atom's line is its symbol, and which is its x."""
+    found = _PROPERTIES.search(comment)
+    if found is None:
+        return 0, 1
+    parts = found[1].rstrip('"').lower().split(":")
+    names, widths = parts[::3], parts[2::3]
+    places: dict[str, int] = {}
+    place = 0
+    for name, width in zip(names, widths, strict=False):
+        places.setdefault(f"{name}:{width}", place)
+        place += int(width) if re.fullmatch(r"[1-9]\d{0,2}", width, re.ASCII) else 1
+    symbol = places.get("species:1", places.get("z:1"))
+    if symbol is None or "pos:3" not in places:
         raise EmptyMoleculeError(
-            f"line {line}: the first columns must be species and pos, got {shown(columns[1])}"
+            f"line {line}: Properties must name the columns species:S:1 and pos:R:3, got "
+            f"{shown(found[1])}"
         )
+    return symbol, places["pos:3"]
 
 
-def _xyz_atom(line: str, where: str) -> tuple[int, list[float]]:
+def _xyz_atom(line: str, where: str, columns: tuple[int, int]) -> tuple[int, list[float]]:
     words = line.split()
-    if len(words) < 4:
-        raise EmptyMoleculeError(f"{where}: expected `symbol x y z`, got {shown(line)}")
+    symbol_at, x_at = columns
+    if len(words) < max(symbol_at + 1, x_at + 3):
+        what = "`symbol x y z`" if columns == (0, 1) else "what Properties announces"
+        raise EmptyMoleculeError(f"{where}: expected {what}, got {shown(line)}")
+    words = [words[symbol_at], *words[x_at : x_at + 3]]
     symbol = _ATOM.fullmatch(words[0])
     number = NUMBER_OF.get(symbol[1].capitalize()) if symbol else None
     if words[0] in map(str, NUMBERS):

@@ -117,9 +117,11 @@ class TableReader:
         self._parser = csv.reader(self._feed(), delimiter=self._delimiter, strict=True)
 
     def _feed(self) -> Iterator[str]:
+        characters = 0
         while (line := self._lines.read()) is not None:
+            characters = len(line) + (characters if self._taken else 0)
             self._taken.append(line)
-            if len(line) > MAX_CHARACTERS or sum(map(len, self._taken)) > MAX_CHARACTERS:
+            if characters > MAX_CHARACTERS:
                 raise _TooLongError
             yield line
 
