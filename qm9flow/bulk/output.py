@@ -113,9 +113,7 @@ class FileOutput:
         assert self._file is not None
         content = self._writer.chunk(rows)
         with self._explained():
-            self._file.write(content)
-            self._settle()
-            self.done = done.moved(size=self._file.tell())
+            self.done = done.moved(size=self._add(content))
             self.done.write(self.journal)
 
     def finish(self) -> None:
@@ -178,22 +176,25 @@ class FileOutput:
             self._open("xb")
         assert self._file is not None
         self._file.truncate(0)
-        self._file.write(self._writer.head())
-        self._settle()
-        done = done.moved(size=self._file.tell())
+        done = done.moved(size=self._add(self._writer.head()))
         done.write(self.journal)
         return done
 
     def _open(self, mode: str) -> None:
-        self._file = open(self.part, mode)  # noqa: SIM115 (close() closes it)
+        # Without a buffer: what did not fit onto a full disk must not be tried again at the end.
+        self._file = open(self.part, mode, buffering=0)  # noqa: SIM115 (close() closes it)
         if not _lock(self._file):
             self.close()
             raise OutputFileError(f"another run is writing {self.path}")
 
-    def _settle(self) -> None:
+    def _add(self, content: bytes) -> int:
+        """Write to the disk; the size of the file then."""
         assert self._file is not None
-        self._file.flush()
+        left = memoryview(content)
+        while left:
+            left = left[self._file.write(left) :]
         os.fsync(self._file.fileno())
+        return self._file.tell()
 
     def _exists(self) -> OutputFileError:
         return OutputFileError(

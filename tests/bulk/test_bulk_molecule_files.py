@@ -123,7 +123,9 @@ def test_too_many_names_are_refused() -> None:
 
 
 def test_frames_of_an_xyz(dataset: object) -> None:
-    qm9 = "3\ngdb 3\t157.7\n" + WATER.replace("\n", "\t-0.5\n") + "1341.3 1650.2\nO\tO\nInChI=1S/x\n"
+    qm9 = (
+        "3\ngdb 3\t157.7\n" + WATER.replace("\n", "\t-0.5\n") + "1341.3 1650.2\nO\tO\nInChI=1S/x\n"
+    )
     text = f"3\nwater\n{WATER}\n\n{qm9}3\n\n{WATER}"
     rows = rows_of(text, "xyz")
     assert [row.cells for row in rows] == [("water",), ("gdb 3\t157.7",), ("",)]

@@ -95,13 +95,12 @@ def test_a_long_gzip_that_is_cut_short_gives_the_rows_before() -> None:
     lines = [f"{drawn.random()},C\n" for _ in range(20_000)]
     whole = gzip.compress(("id,smiles\n" + "".join(lines)).encode())
     rows = source_of(whole[: len(whole) // 2]).reader.rows()
-    seen = 0
+    seen: list[Row] = []
     with pytest.raises(InputFileError, match="cut short") as caught:
-        for row in rows:
-            assert row.cells[0] == lines[seen].split(",")[0]
-            seen += 1
-    assert 5_000 < seen < 15_000
-    assert f"line {seen + 1:,}" in str(caught.value)
+        seen.extend(rows)
+    assert 5_000 < len(seen) < 15_000
+    assert all(row.cells[0] == line.split(",")[0] for row, line in zip(seen, lines, strict=False))
+    assert f"line {len(seen) + 1:,}" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -180,8 +179,7 @@ def test_any_bytes_are_rows_or_an_error_of_the_file(head: bytes, content: bytes,
     try:
         source = source_of(head + content, kind)
         rows = list(source.reader.rows())
-    except InputFileError as error:
-        assert "standard input" in str(error)
+    except InputFileError:
         return
     for row in rows:
         assert len(row.cells) == len(source.reader.columns)

@@ -114,7 +114,11 @@ def test_xyz_is_read_in_all_its_dialects(text: str) -> None:
         (WATER.replace("O 0", "99 0"), errors.UnsupportedElementError, ["line 3, atom 1", "99"]),
         (WATER.replace("-0.7572", "0.7572"), errors.CoincidentAtomsError, ["atom 2", "atom 3"]),
         (WATER.replace("water", "charge=-1 "), errors.ChargedError, ["line 2", "-1"]),
-        (WATER.replace("water", "Properties=pos:R:3:id:I:1"), errors.EmptyMoleculeError, ["species"]),
+        (
+            WATER.replace("water", "Properties=pos:R:3:id:I:1"),
+            errors.EmptyMoleculeError,
+            ["species"],
+        ),
         (WATER.replace("water", "Properties=x:R:2:Z:I:1:pos:R:3"), errors.EmptyMoleculeError, []),
         ("999999999\n\n" + "H 0 0 0\n" * 5, errors.EmptyMoleculeError, ["999999999"]),
         ("257\n\n" + "H 0 0 0\n" * 257, errors.TooLargeError, ["257", "256"]),

@@ -61,11 +61,8 @@ class ParquetWriter(Writer):
     def chunk(self, rows: Sequence[Sequence[Value]]) -> bytes:
         """A batch of the stream."""
         columns = [
-            self._arrow.array(
-                [without_surrogates(v) if isinstance(v, str) else v for v in values],
-                type=field.type,
-            )
-            for values, field in zip(zip(*rows, strict=True), self._schema, strict=True)
+            self._arrow.array([_plain(row[place]) for row in rows], type=field.type)
+            for place, field in enumerate(self._schema)
         ]
         return bytes(self._arrow.record_batch(columns, schema=self._schema).serialize())
 
@@ -89,3 +86,7 @@ class ParquetWriter(Writer):
                 made.write_table(self._arrow.Table.from_batches(held, self._schema))
         whole.replace(output)
         partial.unlink()
+
+
+def _plain(value: Value) -> Value:
+    return without_surrogates(value) if isinstance(value, str) else value

@@ -1,0 +1,229 @@
+"""What is written: columns with names of their own, and files that hold what they were given."""
+
+import gzip
+import io
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qm9flow.bulk.columns import Column, ModelName, named, own_columns, own_values
+from qm9flow.bulk.meter import Meter, Standing, duration
+from qm9flow.bulk.readers.formats import Source
+from qm9flow.bulk.writers.formats import format_of, make_writer
+from qm9flow.bulk.writers.parquet import ParquetWriter
+from qm9flow.errors import ConfigError, InvalidSmilesError
+from qm9flow.inference.prediction import Domain, Prediction
+
+COLUMNS = [
+    Column("smiles"),
+    Column("note"),
+    Column("gap", "number", "eV"),
+    Column("conformers", "count"),
+    Column("in_domain", "truth"),
+]
+TEXT = st.text(max_size=12)
+CELL = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
+    st.binary(max_size=6).map(lambda raw: raw.decode("utf-8", "surrogateescape")),
+)
+ROWS = st.lists(
+    st.tuples(
+        CELL,
+        CELL,
+        st.none() | st.floats(allow_nan=False, allow_infinity=False),
+        st.none() | st.integers(0, 100),
+        st.none() | st.booleans(),
+    ),
+    max_size=8,
+)
+
+
+def written(name: str, chunks: list[list[tuple]], folder: Path) -> Path:
+    """A file made as a run makes it."""
+    path = folder / name
+    writer = make_writer(*format_of(path), COLUMNS, {"model": "qm9flow"})
+    part = folder / f"{name}.part"
+    part.write_bytes(writer.head() + b"".join(writer.chunk(rows) for rows in chunks))
+    writer.finish(part, path)
+    assert [item.name for item in folder.iterdir()] == [name]
+    return path
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows=ROWS, name=st.sampled_from(["a.csv", "a.tsv", "a.csv.gz"]))
+def test_cells_of_a_table_come_back(
+    rows: list[tuple], name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = written(name, [rows, []], tmp_path_factory.mktemp("table"))
+    with Source(path) as source:
+        assert source.reader.columns == tuple(column.name for column in COLUMNS)
+        found = [row.cells for row in source.reader.rows()]
+    assert [cells[:2] for cells in found] == [row[:2] for row in rows]
+    for cells, row in zip(found, rows, strict=True):
+        assert (float(cells[2]) if cells[2] else None) == row[2]
+        assert (int(cells[3]) if cells[3] else None) == row[3]
+        assert {"": None, "true": True, "false": False}[cells[4]] == row[4]
+
+
+def plain(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=ROWS, name=st.sampled_from(["a.jsonl", "a.jsonl.gz", "a.parquet"]))
+def test_typed_files_hold_the_rows(
+    rows: list[tuple], name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    from pyarrow import parquet
+
+    path = written(name, [rows[:3], rows[3:]], tmp_path_factory.mktemp("typed"))
+    if name == "a.parquet":
+        table = parquet.read_table(path)
+        found = table.to_pylist()
+        assert json.loads(table.schema.metadata[b"qm9flow"]) == {"model": "qm9flow"}
+        assert table.schema.field("gap").metadata == {b"unit": b"eV"}
+    else:
+        raw = path.read_bytes()
+        raw = gzip.decompress(raw) if name.endswith(".gz") else raw
+        found = [json.loads(line) for line in raw.decode().split("\n")[:-1]]
+    names = [column.name for column in COLUMNS]
+    expected = [(plain(row[0]), plain(row[1]), *row[2:]) for row in rows]
+    assert found == [dict(zip(names, row, strict=True)) for row in expected]
+
+
+def test_parquet_is_made_some_rows_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyarrow import parquet
+
+    monkeypatch.setattr("qm9flow.bulk.writers.parquet.GROUP_BYTES", 1000)
+    rows = [(f"C{i}", "note", 0.5, 1, True) for i in range(100)]
+    path = written("a.parquet", [rows[i : i + 10] for i in range(0, 100, 10)], tmp_path)
+    file = parquet.ParquetFile(path)
+    assert 1 < file.num_row_groups < 10
+    assert file.read().column("smiles").to_pylist() == [row[0] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "own", "expected"),
+    [
+        (("id", "smiles"), ("gap",), ["id", "smiles", "gap"]),
+        (("gap", "smiles"), ("gap",), ["gap", "smiles", "qm9flow_gap"]),
+        (("gap", "qm9flow_gap"), ("gap",), ["gap", "qm9flow_gap", "qm9flow_gap_2"]),
+        (("a", "a", "a"), (), ["a", "a_2", "a_3"]),
+        (("a", "a", "a_2"), (), ["a", "a_3", "a_2"]),
+        (("", "a", ""), (), ["column_1", "a", "column_3"]),
+        (("", "column_1"), ("error",), ["column_1_2", "column_1", "error"]),
+    ],
+)
+def test_every_column_has_a_name_of_its_own(
+    inputs: tuple[str, ...], own: tuple[str, ...], expected: list[str]
+) -> None:
+    assert [column.name for column in named(inputs, [Column(name) for name in own])] == expected
+
+
+@given(
+    inputs=st.lists(st.sampled_from(["", "a", "a_2", "gap", "qm9flow_gap", "column_1", "error"]))
+)
+def test_names_never_repeat_and_first_ones_stay(inputs: list[str]) -> None:
+    found = [column.name for column in named(inputs, own_columns(("gap",), None))]
+    assert len(set(found)) == len(found) == len(inputs) + len(own_columns(("gap",), None))
+    for name in set(inputs) - {""}:
+        assert found[inputs.index(name)] == name
+
+
+@pytest.mark.parametrize("level", [None, 0.9])
+def test_values_stand_under_their_names(level: float | None) -> None:
+    model = ModelName("qm9flow", "3", "digest")
+    good = Prediction(
+        values={"gap": 9.3, "a": None},
+        warnings=("large", "strange"),
+        intervals={"gap": (9.1, 9.6), "a": None},
+        domain=Domain(("strange",), 0.004),
+        geometry="smiles",
+        conformers=4,
+    )
+    names = [column.name for column in own_columns(("gap", "a"), level)]
+    said = dict(zip(names, own_values(good, ("gap", "a"), level, model, ("cut",)), strict=True))
+    expected = {
+        "gap": 9.3,
+        "a": None,
+        "in_domain": False,
+        "domain_score": 0.004,
+        "geometry": "smiles",
+        "conformers": 4,
+        "warnings": "large; strange; cut",
+        "error_code": None,
+        "error": None,
+        "model": "qm9flow",
+        "version": "3",
+    }
+    ends = {"gap_low": 9.1, "gap_high": 9.6, "a_low": None, "a_high": None}
+    assert said == (expected if level is None else expected | ends)
+    if level is not None:
+        assert names[:6] == ["gap", "gap_low", "gap_high", "a", "a_low", "a_high"]
+    bad = own_values(InvalidSmilesError("no ring"), ("gap", "a"), level, model)
+    refused = {n: v for n, v in zip(names, bad, strict=True) if v is not None}
+    assert refused == {
+        "error_code": "invalid_smiles",
+        "error": "no ring",
+        "model": "qm9flow",
+        "version": "3",
+    }
+
+
+@pytest.mark.parametrize(
+    ("output", "said", "words"),
+    [
+        ("a.xls", None, "--output-format"),
+        ("a.gz", None, "--output-format"),
+        ("a.parquet.gz", None, "compressed by itself"),
+        (None, "parquet", "name a file"),
+        ("a.csv", "xml", "no format 'xml'"),
+    ],
+)
+def test_outputs_that_cannot_be(output: str | None, said: str | None, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        format_of(output and Path(output), said)
+
+
+def test_parquet_names_units_of_duplicate_free_columns() -> None:
+    writer = ParquetWriter(named(("gap",), own_columns(("gap",), 0.9)), {})
+    import pyarrow
+
+    schema = pyarrow.ipc.read_schema(io.BytesIO(writer.head()))
+    assert schema.field("gap").type == pyarrow.string()
+    assert schema.field("qm9flow_gap").metadata == {b"unit": b"eV"}
+    assert schema.field("gap_high").type == pyarrow.float64()
+
+
+def test_the_meter_tells_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 10.0, 20.0])
+    monkeypatch.setattr("qm9flow.bulk.meter.time.monotonic", lambda: next(times))
+    seen: list[Standing] = []
+    meter = Meter(None, seen.append)
+    meter.tell(1000, 0.1)  # where an earlier run came
+    meter.tell(1500, 0.2)
+    meter.tell(2000, 0.3)
+    assert seen[0].text == "1,000 rows (10%)"
+    assert seen[1].text == "1,500 rows (20%), 50.0 rows/s, 80 s left"
+    assert seen[2].text == "2,000 rows (30%), 50.0 rows/s, 70 s left"
+    times = iter([0.0, 1.0])
+    meter = Meter(4000, seen.append)
+    meter.tell(0, None)
+    meter.tell(1000, None)
+    assert seen[-1].text == "1,000 of 4,000 rows (25%), 1,000 rows/s, 3 s left"
+    times = iter([0.0, 1.0])
+    meter = Meter(None, seen.append)
+    meter.tell(0, None)
+    meter.tell(10, None)
+    assert seen[-1].text == "10 rows, 10.0 rows/s"
+    assert [duration(s) for s in (5, 600, 7000, 400_000)] == [
+        "5 s",
+        "10 min",
+        "1 h 57 min",
+        "4.6 days",
+    ]
