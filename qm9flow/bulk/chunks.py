@@ -32,14 +32,12 @@ class Chunk:
 
     Attributes:
         rows: At least one.
-        fraction: Share of the file up to its end; None for a pipe.
         digest: SHA-256 of all rows up to its end, in hexadecimal.
         built: Rows that have a geometry or an error so far.
         structures: Their molecules, or why there are none.
     """
 
     rows: list[Row]
-    fraction: float | None
     digest: str = ""
     built: int = 0
     structures: "Future[list[Structure | MoleculeError]]" = field(default_factory=Future)
@@ -128,10 +126,10 @@ def _cut(source: Source, size: int) -> Iterator[Chunk]:
         rows.append(row)
         characters += row.characters
         if len(rows) == size or characters > MAX_CHARACTERS:
-            yield Chunk(rows, source.lines.fraction())
+            yield Chunk(rows)
             rows, characters = [], 0
     if rows:
-        yield Chunk(rows, source.lines.fraction())
+        yield Chunk(rows)
 
 
 def _build(chunk: Chunk, pool: MoleculePool) -> list[Structure | MoleculeError]:

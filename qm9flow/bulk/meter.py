@@ -11,17 +11,20 @@ class Standing:
 
     Attributes:
         rows: Rows done, those of earlier runs included.
-        total: Rows of the file; None where they were not counted.
-        fraction: Share of the file done, 0 to 1; None where its size is not known.
+        total: Rows of the file; None for a pipe, whose rows cannot be counted beforehand.
         rate: Rows a second since this run began; None before there are any.
         seconds_left: None where it cannot be told yet.
     """
 
     rows: int
     total: int | None
-    fraction: float | None
     rate: float | None
     seconds_left: float | None
+
+    @property
+    def fraction(self) -> float | None:
+        """Share of the file done, 0 to 1; None for a pipe."""
+        return self.rows / self.total if self.total else None
 
     @property
     def text(self) -> str:
@@ -30,9 +33,8 @@ class Standing:
         share = "" if self.fraction is None else f" ({self.fraction:.0%})"
         parts = [f"{self.rows:,}{of} rows{share}"]
         if self.rate is not None:
-            parts.append(
-                f"{self.rate:,.1f} rows/s" if self.rate < 100 else f"{self.rate:,.0f} rows/s"
-            )
+            digits = 1 if self.rate < 100 else 0
+            parts.append(f"{self.rate:,.{digits}f} rows/s")
         if self.seconds_left is not None:
             parts.append(f"{duration(self.seconds_left)} left")
         return ", ".join(parts)
@@ -53,28 +55,22 @@ class Meter:
         """
         self._total = total
         self._show = show
-        self._began: tuple[float, int, float] | None = None
+        self._began: tuple[float, int] | None = None
 
-    def tell(self, rows: int, fraction: float | None) -> None:
+    def tell(self, rows: int) -> None:
         """Note how far the run is; the first call is where it begins.
 
         Args:
             rows: Rows done.
-            fraction: Share of the file done; None if unknown.
         """
-        if self._total:
-            fraction = rows / self._total
         now = time.monotonic()
         if self._began is None:
-            self._began = now, rows, fraction or 0.0
-        start, rows_before, fraction_before = self._began
-        elapsed, gained = now - start, rows - rows_before
+            self._began = now, rows
+        elapsed, gained = now - self._began[0], rows - self._began[1]
         rate = gained / elapsed if gained and elapsed > 0 else None
-        left = None
-        if fraction is not None and fraction > fraction_before and elapsed > 0:
-            left = elapsed * (1.0 - fraction) / (fraction - fraction_before)
+        left = (self._total - rows) / rate if rate and self._total is not None else None
         if self._show is not None:
-            self._show(Standing(rows, self._total, fraction, rate, left))
+            self._show(Standing(rows, self._total, rate, left))
 
 
 def duration(seconds: float) -> str:

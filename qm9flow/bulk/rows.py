@@ -35,7 +35,7 @@ class Reader(Protocol):
 
     Attributes:
         columns: Names of the cells, as in the file: they may repeat.
-        total: Rows of the file; None where they were not counted.
+        total: Rows of the file; None for a pipe.
     """
 
     columns: tuple[str, ...]

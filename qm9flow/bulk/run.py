@@ -180,24 +180,14 @@ def _results(
     source: Source, engine: Engine, options: Options, to: Output, meter: Meter
 ) -> Iterator[tuple[Chunk, list[Result]]]:
     """Each chunk that is not done yet, with its predictions."""
-    chunks = chunks_of(source, _size(engine, options), to.done)
-    rows, reached = to.done.rows, None
-    for chunk in in_turn(chunks, engine.pool):
-        if reached is None:
-            reached = chunk.fraction if rows else 0.0
-            meter.tell(rows, reached)
+    rows = to.done.rows
+    meter.tell(rows)
+    for chunk in in_turn(chunks_of(source, _size(engine, options), to.done), engine.pool):
         while not wait([chunk.structures], _LOOK_S).done:
-            meter.tell(rows + chunk.built, _between(reached, chunk))
+            meter.tell(rows + chunk.built)
         yield chunk, _predicted(engine.predictor, chunk.structures.result(), options.targets)
-        rows, reached = rows + len(chunk.rows), chunk.fraction
-        meter.tell(rows, reached)
-
-
-def _between(reached: float | None, chunk: Chunk) -> float | None:
-    """How far into the file the molecules of an unfinished chunk reach."""
-    if chunk.fraction is None or reached is None:
-        return None
-    return reached + (chunk.fraction - reached) * chunk.built / len(chunk.rows)
+        rows += len(chunk.rows)
+        meter.tell(rows)
 
 
 def _predicted(

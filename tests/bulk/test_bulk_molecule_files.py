@@ -1,6 +1,10 @@
 """SMILES files, SDF, XYZ and extended XYZ as rows."""
 
 import io
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -65,7 +69,7 @@ def test_options_for_other_formats_are_refused(tmp_path: Path) -> None:
         Source(tmp_path / "none.smi")
 
 
-def test_smiles_with_and_without_names() -> None:
+def test_smiles_with_and_without_names(tmp_path: Path) -> None:
     text = "SMILES Name\n# alcohols\nCO methanol\n\n  CCO\tethanol, wet  \nC1CC\nO |x| y\r\n"
     assert [row.cells for row in rows_of(text, "smi")] == [
         ("CO", "methanol"),
@@ -73,6 +77,9 @@ def test_smiles_with_and_without_names() -> None:
         ("C1CC", ""),
         ("O", "|x| y"),
     ]
+    path = tmp_path / "a.smi"
+    path.write_text(text)
+    assert Source(path).reader.total == 4
     long = rows_of("C\n" + "C" * (MAX_CHARACTERS + 1) + "\nO\n", "smi")
     assert [row.cells[0] for row in long] == ["C", "", "O"]
     assert "line 2" in str(long[1].record)
@@ -114,6 +121,27 @@ def test_a_pipe_tells_what_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [row.cells[1:] for row in rows] == [("1", ""), ("", "1"), ("", "")]
     assert rows[1].remarks == ()
     assert "left out: c" in rows[2].remarks[0]
+
+
+def test_a_named_pipe_is_read_once(tmp_path: Path) -> None:
+    """As `<(zcat many.sdf.gz)` is in a shell."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with written_to(path, f"{BLOCK}> <id>\n1\n\n$$$$\n{BLOCK}"):
+        source = Source(path, "sdf")
+        rows = list(source.reader.rows())
+    assert source.lines.is_pipe
+    assert source.reader.total is None
+    assert [row.cells for row in rows] == [("water", "1"), ("water", "")]
+
+
+@contextmanager
+def written_to(path: Path, text: str) -> Iterator[None]:
+    """Writes to a pipe while somebody reads it."""
+    thread = threading.Thread(target=path.write_text, args=(text,))
+    thread.start()
+    yield
+    thread.join(10)
 
 
 def test_too_many_names_are_refused() -> None:

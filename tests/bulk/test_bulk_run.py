@@ -1,9 +1,11 @@
 """A run from file to file: order, errors, restarts; with real processes and a real network."""
 
 import csv
+import gzip
 import io
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -240,19 +242,20 @@ def test_two_runs_do_not_write_one_output(run: Run, table: Path) -> None:
     assert len(rows_in(output)) == 12
 
 
-def test_a_file_that_ends_badly_keeps_what_was_done(run: Run, table: Path) -> None:
-    import gzip
-    import random
-
+def test_input_that_ends_badly(run: Run, table: Path) -> None:
+    """A file is refused before any work; of a pipe what came before is kept, and gone on with."""
     drawn = random.Random(1)
     text = "id,smiles\n" + "".join(f"{drawn.random()},C1C\n" for _ in range(2_000))
     whole = gzip.compress(text.encode())
+    half = whole[: len(whole) // 2]
     path, output = table.with_name("big.csv.gz"), table.with_name("out.csv")
-    path.write_bytes(whole[: len(whole) // 2])
+    path.write_bytes(half)
     with pytest.raises(InputFileError, match="cut short"):
-        run(path, output, chunk=100)
-    path.write_bytes(whole)
-    summary = run(path, output, chunk=100)
+        run(path, output)
+    assert not output.with_name("out.csv.journal").exists()
+    with pytest.raises(InputFileError, match="cut short"):
+        run(half, output, kind="csv", chunk=100)
+    summary = run(whole, output, kind="csv", chunk=100)
     assert 500 < summary.resumed < 1_500
     assert summary.rows == summary.refused == 2_000
 

@@ -204,22 +204,19 @@ def test_the_meter_tells_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> 
     times = iter([0.0, 10.0, 20.0])
     monkeypatch.setattr("qm9flow.bulk.meter.time.monotonic", lambda: next(times))
     seen: list[Standing] = []
-    meter = Meter(None, seen.append)
-    meter.tell(1000, 0.1)  # where an earlier run came
-    meter.tell(1500, 0.2)
-    meter.tell(2000, 0.3)
-    assert seen[0].text == "1,000 rows (10%)"
-    assert seen[1].text == "1,500 rows (20%), 50.0 rows/s, 80 s left"
-    assert seen[2].text == "2,000 rows (30%), 50.0 rows/s, 70 s left"
-    times = iter([0.0, 1.0])
-    meter = Meter(4000, seen.append)
-    meter.tell(0, None)
-    meter.tell(1000, None)
-    assert seen[-1].text == "1,000 of 4,000 rows (25%), 1,000 rows/s, 3 s left"
+    meter = Meter(10_000, seen.append)
+    meter.tell(1000)  # where an earlier run came
+    meter.tell(1500)
+    meter.tell(6000)
+    assert [standing.text for standing in seen] == [
+        "1,000 of 10,000 rows (10%)",
+        "1,500 of 10,000 rows (15%), 50.0 rows/s, 3 min left",
+        "6,000 of 10,000 rows (60%), 250 rows/s, 16 s left",
+    ]
     times = iter([0.0, 1.0])
     meter = Meter(None, seen.append)
-    meter.tell(0, None)
-    meter.tell(10, None)
+    meter.tell(0)
+    meter.tell(10)
     assert seen[-1].text == "10 rows, 10.0 rows/s"
     assert [duration(s) for s in (5, 600, 7000, 400_000)] == [
         "5 s",

@@ -83,7 +83,10 @@ class Source:
         geometry: str | None = None,
         stdin: IO[bytes] | None = None,
     ) -> None:
-        """Open a file and find its columns.
+        """Open a file, find its columns and count its rows.
+
+        A file is read once for that, which is short beside predicting it, and finds out whether it
+        is whole; a pipe's rows are not counted.
 
         Args:
             source: Its path, or `-` for standard input.
@@ -126,10 +129,18 @@ class Source:
 def _reader(
     lines: Lines, kind: InputFormat, smiles_column: str | None, geometry: str | None
 ) -> Reader:
-    if kind == "smi":
-        return SmilesReader(lines)
     if kind == "sdf":
         return SdfReader(lines, geometry)
     if kind == "xyz":
         return XyzReader(lines, geometry)
-    return TableReader(lines, "\t" if kind == "tsv" else None, smiles_column)
+
+    def make(lines: Lines) -> Reader:
+        if kind == "smi":
+            return SmilesReader(lines)
+        return TableReader(lines, "\t" if kind == "tsv" else None, smiles_column)
+
+    reader = make(lines)
+    if not lines.is_pipe:
+        with Lines(lines.source) as first_time:
+            reader.total = sum(1 for _ in make(first_time).rows())
+    return reader

@@ -27,6 +27,8 @@ class Lines:
     is written the same way has them again. A byte order mark is left out.
 
     Attributes:
+        source: The file's path, or `-`.
+        is_pipe: Whether it can be read only once.
         name: What to call the file in messages.
         number: Of the line read last, from 1.
     """
@@ -42,12 +44,13 @@ class Lines:
             InputFileError: It cannot be opened, or is in UTF-16.
         """
         self.source = source
-        self.is_pipe = str(source) == STDIN
-        self.name = "standard input" if self.is_pipe else str(source)
+        is_stdin = str(source) == STDIN
+        self.is_pipe = is_stdin or not Path(source).is_file()
+        self.name = "standard input" if is_stdin else str(source)
         self.number = 0
         self._again: deque[str] = deque()
         try:
-            self._raw, self._size = self._open(stdin)
+            self._raw = self._open(stdin)
             bytes_in: Any = io.BufferedReader(self._raw, 1 << 16)
             # A slow pipe may have given its first byte only.
             if bytes_in.peek(2)[:2] in (_GZIP, _GZIP[:1]):
@@ -60,13 +63,11 @@ class Lines:
             bytes_in, encoding="utf-8-sig", errors="surrogateescape", newline=""
         )
 
-    def _open(self, stdin: IO[bytes] | None) -> tuple[Any, int | None]:
-        if self.is_pipe:
-            stream: Any = stdin if stdin is not None else sys.stdin.buffer
-            return getattr(stream, "raw", stream), None
-        path = Path(self.source)
-        raw = io.FileIO(str(path))
-        return raw, path.stat().st_size if path.is_file() else None
+    def _open(self, stdin: IO[bytes] | None) -> Any:
+        if str(self.source) != STDIN:
+            return io.FileIO(str(self.source))
+        stream: Any = stdin if stdin is not None else sys.stdin.buffer
+        return getattr(stream, "raw", stream)
 
     def read(self) -> str | None:
         """The next line.
@@ -102,19 +103,9 @@ class Lines:
         self._again.extendleft(reversed(lines))
         self.number -= len(lines)
 
-    def fraction(self) -> float | None:
-        """How much of the file has been read.
-
-        Returns:
-            0 to 1; None for a pipe.
-        """
-        if not self._size:
-            return None
-        return min(1.0, float(self._raw.tell()) / self._size)
-
     def close(self) -> None:
         """Close the file; standard input stays open."""
-        if not self.is_pipe:
+        if str(self.source) != STDIN:
             self._raw.close()
 
     def __enter__(self) -> "Lines":

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from qm9flow.bulk.readers.lines import MAX_CHARACTERS, Lines
 from qm9flow.errors import InputFileError
@@ -11,7 +11,17 @@ MAX_COLUMNS = 1_000
 PIPE_RECORDS = 1_000
 """Records of a pipe that are looked at before the first is predicted: it cannot be read twice."""
 
-Record = TypeVar("Record")
+PIPE_CHARACTERS = 8_000_000
+"""Or records of so many characters."""
+
+
+class Sized(Protocol):
+    """A record that knows how long it is in the file."""
+
+    characters: int
+
+
+Record = TypeVar("Record", bound=Sized)
 
 
 def scanned(
@@ -43,13 +53,12 @@ def scanned(
                 _add(found, names(record), lines.name)
         return tuple(found), total, records(lines)
     head: list[Record] = []
-    stream = records(lines)
-    began = lines.number
+    stream, held = records(lines), 0
     for record in stream:
         head.append(record)
+        held += min(record.characters, MAX_CHARACTERS)
         _add(found, names(record), lines.name)
-        is_much = lines.number - began > MAX_CHARACTERS // 10
-        if len(head) == PIPE_RECORDS or is_much:
+        if len(head) == PIPE_RECORDS or held > PIPE_CHARACTERS:
             break
     return tuple(found), None, chain(head, stream)
 

@@ -27,6 +27,7 @@ class _Frame:
     characters: int = 0
 
     def add(self, line: str) -> None:
+        """Count a line, and keep it within the limit."""
         self.characters += len(line)
         if self.characters <= MAX_CHARACTERS:
             self.text.append(line.rstrip("\r\n"))
