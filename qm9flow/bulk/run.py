@@ -164,7 +164,7 @@ def _identity(source: Source, engine: Engine, options: Options) -> dict[str, Any
 
 
 def _size(engine: Engine, options: Options) -> int:
-    return options.chunk or CHUNK[engine.predictor.session.active]
+    return options.chunk or CHUNK[engine.predictor.provider]
 
 
 def _refuse_same_file(source: Source, output: Path) -> None:

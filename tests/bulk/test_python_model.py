@@ -20,6 +20,7 @@ from qm9flow.model import Model
 from qm9flow.molecules.parse import from_smiles, from_xyz
 
 MANUAL = Path(__file__).resolve().parents[2] / "docs" / "python.md"
+CALIBRATED = Path(__file__).resolve().parents[1] / "release" / "format_6"
 
 
 class Atoms:
@@ -187,3 +188,24 @@ def test_predictions_of_a_file_are_those_of_a_list(
     for target in ("gap", "u0"):
         expected = [result.values[target] for result in results]
         np.testing.assert_allclose(table[target], expected, rtol=1e-6, atol=1e-4)
+
+
+def test_intervals_stand_beside_their_values(tmp_path: Path) -> None:
+    """With a bundle that has them: an untrained network, calibrated as the real ones are."""
+    import pandas
+
+    model = qm9flow.load(str(CALIBRATED), device="cpu")
+    assert model.level == 0.9
+    source, output = tmp_path / "in.smi", tmp_path / "out.parquet"
+    source.write_text("CCO\nC1CC\n")
+    model.predict_file(source, output, ["gap"], workers=1)
+    table = pandas.read_parquet(output)
+    assert list(table.columns)[2:5] == ["gap", "gap_low", "gap_high"]
+    assert table["gap_low"][0] < table["gap"][0] < table["gap_high"][0]
+    assert table[["gap", "gap_low", "gap_high"]].iloc[1].isna().all()
+    (result, _) = model.predict(["CCO", "C1CC"], ["gap"])
+    assert isinstance(result, Prediction)
+    assert result.intervals["gap"] == pytest.approx(
+        (table["gap_low"][0], table["gap_high"][0]), abs=1e-4
+    )
+    assert table["domain_score"][0] == pytest.approx(result.domain.score)
