@@ -163,6 +163,12 @@ class ConformerError(MoleculeError):
     code = "conformer_failed"
 
 
+class DrawingError(MoleculeError):
+    """No drawing could be made: the bonds do not follow from the geometry."""
+
+    code = "drawing_failed"
+
+
 class MoleculeTimeoutError(MoleculeError):
     """A molecule took longer than its limit."""
 

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qm9flow.config import ServeConfig
-from serving import metrics
+from serving import drawings, metrics, pages
 from serving.engine import Engine, Runtime
 from serving.openapi import document
 from serving.requests import RequestError, encode, error_body
@@ -33,26 +33,10 @@ _JSON_TYPES = (
     "application/x-www-form-urlencoded",  # what curl -d says when not told otherwise
 )
 _BENTOML_FOLDER = "/static_content/"
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-  <head>
-    <meta charset="utf-8">
-    <title>qm9flow</title>
-    <link rel="stylesheet" href="./static_content/swagger-ui.css">
-    <link rel="stylesheet" href="./static_content/index.css">
-  </head>
-  <body>
-    <div id="swagger-ui"></div>
-    <script src="./static_content/swagger-ui-bundle.js"></script>
-    <script src="./static_content/swagger-ui-standalone-preset.js"></script>
-    <script src="./static_content/swagger-initializer.js"></script>
-  </body>
-</html>
-"""
-_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 Current = Callable[[], Runtime | None]
+Work = Callable[[Engine, bytes], bytes]
 
 
 class Api:
@@ -69,8 +53,9 @@ class Api:
         self._limiter: anyio.CapacityLimiter | None = None
         self.app = Starlette(
             routes=[
-                Route("/", self.page),
+                *pages.routes(),
                 Route("/predict", self.predict, methods=["POST"]),
+                Route("/draw", self.draw, methods=["POST"]),
                 Route("/model", self.model),
                 Route("/livez", self.livez),
                 Route("/healthz", self.livez),
@@ -87,15 +72,15 @@ class Api:
         self.app.router.redirect_slashes = False
         self.paths = frozenset(route.path for route in self.app.routes if isinstance(route, Route))
 
-    async def page(self, request: Request) -> Response:
-        """The description to read and to try, with Swagger's files that BentoML brings.
-
-        BentoML's own page reports its visitors to others; this one may load nothing from elsewhere.
-        """
-        return Response(_PAGE, media_type="text/html", headers={"Content-Security-Policy": _POLICY})
-
     async def predict(self, request: Request) -> Response:
         """Predict molecules."""
+        return await self._work(request, Engine.respond)
+
+    async def draw(self, request: Request) -> Response:
+        """Draw molecules."""
+        return await self._work(request, drawings.respond)
+
+    async def _work(self, request: Request, respond: Work) -> Response:
         engine = self._engine()
         settings = engine.settings
         _refuse_other_types(request)
@@ -106,7 +91,7 @@ class Api:
             async with asyncio.timeout(settings.request_seconds):
                 body = await _read_body(request, settings.max_body_bytes)
                 answer = await anyio.to_thread.run_sync(
-                    engine.respond, body, abandon_on_cancel=True, limiter=self._threads()
+                    respond, engine, body, abandon_on_cancel=True, limiter=self._threads()
                 )
         except TimeoutError as error:
             raise RequestError(

@@ -18,6 +18,7 @@ from qm9flow.molecules.parse import from_arrays, from_records
 from qm9flow.molecules.pool import Job, MoleculePool
 from qm9flow.registry.find import FoundModel, find_model
 from serving import metrics
+from serving.facts import add_positions, target_facts
 from serving.requests import PredictRequest, encode, read_request
 
 logger = logging.getLogger("bentoml.qm9flow")
@@ -72,6 +73,7 @@ class Engine:
             **self.identity(),
             "provider_required": self.predictor.session.requested,
             "units": self.predictor.units,
+            "targets": target_facts(),
             "training": self.facts,
             "limits": {
                 "molecules": settings.max_molecules,
@@ -120,7 +122,10 @@ class Engine:
         started = time.monotonic()
         results = self._predictions(molecules, request.targets)
         metrics.observe_seconds("prediction", time.monotonic() - started)
-        return [_counted(result) for result in results]
+        entries = [_counted(result) for result in results]
+        if "positions" in request.include:
+            add_positions(entries, molecules)
+        return entries
 
     def close(self) -> None:
         """End the processes that make geometries."""

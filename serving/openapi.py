@@ -6,7 +6,8 @@ import qm9flow
 from qm9flow.config import ServeConfig
 from qm9flow.errors import MoleculeError
 from qm9flow.molecules.molecule import Geometry
-from qm9flow.properties import PROPERTIES, TARGETS
+from qm9flow.properties import PROPERTIES, TARGETS, Origin
+from serving.requests import INCLUDABLE
 
 WATER = "3\nwater\nO 0.0 0.0 0.1173\nH 0.0 0.7572 -0.4692\nH 0.0 -0.7572 -0.4692"
 
@@ -44,6 +45,7 @@ def document(settings: ServeConfig) -> Json:
         "servers": [{"url": "."}],
         "paths": {
             "/predict": {"post": _predict(settings)},
+            "/draw": {"post": _draw(settings)},
             "/model": {
                 "get": _get("What answers: name, version, provider, units, limits", "Model")
             },
@@ -107,21 +109,38 @@ def _predict(settings: ServeConfig) -> Json:
             "200."
         ),
         "requestBody": {"required": True, "content": _content("PredictRequest", examples)},
-        "responses": {
-            "200": {
-                "description": "One result a molecule, in order",
-                "content": _content("Answer"),
-            },
-            "400": _error("`bad_request`, `unknown_target` or `too_many_molecules`"),
-            "413": _error(f"`body_too_large`: more than {settings.max_body_bytes:,} bytes"),
-            "415": _error("`unsupported_media_type`: the body is not said to be JSON"),
-            "500": _error("`internal`: the service failed"),
-            "503": _error(
-                "`not_ready` or `busy`: try again after `Retry-After` seconds; `failed`: the model "
-                "cannot be loaded"
-            ),
-            "504": _error(f"`timeout`: no answer within {settings.request_seconds:g} s"),
-        },
+        "responses": _responses(
+            settings, "Answer", "`bad_request`, `unknown_target` or `too_many_molecules`"
+        ),
+    }
+
+
+def _draw(settings: ServeConfig) -> Json:
+    examples = {"mixed": {"molecules": [{"smiles": "CCO"}, {"xyz": WATER}, {"smiles": "C1CC"}]}}
+    return {
+        "summary": "Draw molecules in two dimensions",
+        "description": (
+            "One SVG document a molecule, in their order, or why there is none. A SMILES or a mol "
+            "block is drawn whatever its elements and charge; bonds of a geometry are perceived "
+            "from its distances."
+        ),
+        "requestBody": {"required": True, "content": _content("DrawRequest", examples)},
+        "responses": _responses(settings, "Drawings", "`bad_request` or `too_many_molecules`"),
+    }
+
+
+def _responses(settings: ServeConfig, schema: str, refusals: str) -> Json:
+    return {
+        "200": {"description": "One result a molecule, in order", "content": _content(schema)},
+        "400": _error(refusals),
+        "413": _error(f"`body_too_large`: more than {settings.max_body_bytes:,} bytes"),
+        "415": _error("`unsupported_media_type`: the body is not said to be JSON"),
+        "500": _error("`internal`: the service failed"),
+        "503": _error(
+            "`not_ready` or `busy`: try again after `Retry-After` seconds; `failed`: the model "
+            "cannot be loaded"
+        ),
+        "504": _error(f"`timeout`: no answer within {settings.request_seconds:g} s"),
     }
 
 
@@ -195,8 +214,23 @@ def _request_schemas(settings: ServeConfig) -> Json:
                     "nullable": True,
                     "description": "Left out: all of them",
                 },
+                "include": {
+                    "type": "array",
+                    "items": {"type": "string", "enum": list(INCLUDABLE)},
+                    "nullable": True,
+                    "description": "positions: atoms and positions of each result's geometry",
+                },
             },
             ["molecules"],
+        ),
+        "DrawRequest": _object(
+            {
+                "molecules": {
+                    "type": "array",
+                    "items": _ref("Molecule"),
+                    "maxItems": settings.max_molecules,
+                }
+            }
         ),
         "Molecule": {
             "oneOf": [_ref("Smiles"), _ref("Xyz"), _ref("Sdf"), _ref("Arrays")],
@@ -265,11 +299,28 @@ def _answer_schemas() -> Json:
                 **identity,
                 "provider_required": {"type": "string", "enum": ["auto", "cpu", "cuda"]},
                 "units": _ref("Units"),
+                "targets": {"type": "array", "items": _ref("Target")},
                 "training": {"type": "object", "description": "Data, split, errors, code"},
                 "limits": {"type": "object", "additionalProperties": {"type": "number"}},
             }
         ),
+        "Target": _object(
+            {
+                "name": text,
+                "description": text,
+                "unit": text,
+                "origin": {"type": "string", "enum": list(get_args(Origin))},
+                "chemical_accuracy": {"type": "number", "nullable": True},
+            }
+        ),
         "Units": _object(units, []),
+        "Drawings": _object({"results": {"type": "array", "items": _ref("Drawing")}}),
+        "Drawing": {
+            "oneOf": [
+                _object({"ok": {"type": "boolean", "enum": [True]}, "svg": text}),
+                _ref("Failure"),
+            ]
+        },
         "Result": {"oneOf": [_ref("Success"), _ref("Failure")]},
         "Success": _object(
             {
@@ -302,7 +353,18 @@ def _answer_schemas() -> Json:
                     {
                         "source": {"type": "string", "enum": list(get_args(Geometry))},
                         "conformers": {"type": "integer", "minimum": 1},
-                    }
+                        "numbers": {
+                            "type": "array",
+                            "items": {"type": "integer"},
+                            "description": "Atomic numbers, where positions were asked for",
+                        },
+                        "positions": {
+                            "type": "array",
+                            "items": {"type": "array", "items": {"type": "number"}},
+                            "description": "Angstrom; of conformers the lowest",
+                        },
+                    },
+                    ["source", "conformers"],
                 ),
                 "warnings": {"type": "array", "items": text},
             }

@@ -10,7 +10,10 @@ from qm9flow.errors import ConfigError
 from qm9flow.molecules.parse import shown
 from qm9flow.properties import TARGETS
 
-_KEYS = ("molecules", "targets")
+INCLUDABLE = ("positions",)
+"""What a request for predictions may ask for besides values."""
+
+_KEYS = ("molecules", "targets", "include")
 
 
 class RequestError(Exception):
@@ -40,10 +43,12 @@ class PredictRequest:
     Attributes:
         molecules: Entries, not yet looked at.
         targets: Names of known targets, in the order asked for.
+        include: What to answer besides, of `INCLUDABLE`.
     """
 
     molecules: Sequence[object]
     targets: tuple[str, ...]
+    include: frozenset[str] = frozenset()
 
 
 def encode(value: Any) -> bytes:
@@ -84,12 +89,38 @@ def read_request(body: bytes, max_molecules: int) -> PredictRequest:
     Raises:
         RequestError: It is malformed, too long, or names a target that there is not.
     """
+    data = _read_object(body, _KEYS)
+    molecules = _molecules(data, max_molecules)
+    return PredictRequest(molecules, _targets(data.get("targets")), _include(data.get("include")))
+
+
+def read_drawing_request(body: bytes, max_molecules: int) -> Sequence[object]:
+    """The molecules of a request for drawings.
+
+    Args:
+        body: Should be JSON.
+        max_molecules: Most molecules of a request.
+
+    Returns:
+        Entries, not yet looked at.
+
+    Raises:
+        RequestError: It is malformed or too long.
+    """
+    return _molecules(_read_object(body, ("molecules",)), max_molecules)
+
+
+def _read_object(body: bytes, keys: Sequence[str]) -> dict[str, Any]:
     data = _parse(body)
     if not isinstance(data, dict):
         raise _malformed(f'the body must be an object {{"molecules": [...]}}, got {shown(data)}')
-    unknown = [key for key in data if key not in _KEYS]
+    unknown = [key for key in data if key not in keys]
     if unknown:
-        raise _malformed(f"unknown key {shown(unknown[0])}; the keys are {', '.join(_KEYS)}")
+        raise _malformed(f"unknown key {shown(unknown[0])}; the keys are {', '.join(keys)}")
+    return data
+
+
+def _molecules(data: dict[str, Any], max_molecules: int) -> list[object]:
     molecules = data.get("molecules")
     if not isinstance(molecules, list):
         got = shown(molecules) if "molecules" in data else "none"
@@ -101,7 +132,7 @@ def read_request(body: bytes, max_molecules: int) -> PredictRequest:
             f"the request has {len(molecules):,} molecules; the limit is {max_molecules:,}: "
             "send several requests",
         )
-    return PredictRequest(molecules, _targets(data.get("targets")))
+    return molecules
 
 
 def _parse(body: bytes) -> Any:
@@ -138,6 +169,14 @@ def _targets(names: object) -> tuple[str, ...]:
                 f"unknown target {shown(name)}; the targets are {', '.join(TARGETS)}",
             ) from error
     return tuple(dict.fromkeys(names))
+
+
+def _include(names: object) -> frozenset[str]:
+    if names is None:
+        return frozenset()
+    if not isinstance(names, list) or not all(name in INCLUDABLE for name in names):
+        raise _malformed(f'"include" must be a list of {", ".join(INCLUDABLE)}, got {shown(names)}')
+    return frozenset(names)
 
 
 def _malformed(message: str) -> RequestError:

@@ -77,13 +77,7 @@ def _minima(energies: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
 
 def _read_smiles(text: str, max_atoms: int) -> Chem.Mol:
     """The graph with explicit hydrogens, its atoms in the order of the canonical SMILES."""
-    parameters: Any = Chem.SmilesParserParams()  # RDKit's type stubs are wrong about its fields
-    parameters.allowCXSMILES = False
-    parameters.parseName = False
-    with _rdkit_log() as log:
-        graph = Chem.MolFromSmiles(text, parameters)
-        if graph is None:
-            raise _why_not_smiles(text, parameters, log)
+    graph = parse_smiles(text)
     _refuse_atoms(graph, max_atoms)
     _refuse_radicals(graph)
     fragments = len(Chem.GetMolFrags(graph))
@@ -113,10 +107,8 @@ def mol_block_to_molecule(text: str, geometry: Geometry, max_atoms: int) -> Mole
         EmptyMoleculeError: It cannot be read, is a drawing in two dimensions, or lacks hydrogens.
         MoleculeError: What `validate` refuses, or a net charge.
     """
-    with _rdkit_log() as log:
-        graph = Chem.MolFromMolBlock(text, sanitize=False, removeHs=False)
-        if graph is None:
-            raise EmptyMoleculeError(f"not a mol block: {_reason(log.getvalue())}")
+    graph = parse_mol_block(text)
+    with _rdkit_log():
         _refuse_atoms(graph, max_atoms)
         if _is_drawing(graph, text):
             raise EmptyMoleculeError(
@@ -152,6 +144,47 @@ def relaxed_mol_block(text: str, max_atoms: int) -> Conformers:
     energy = minimise(graph, -1)
     positions = graph.GetConformer().GetPositions()[None]
     return Conformers(molecule.numbers, positions, np.array([energy]), molecule.name)
+
+
+def parse_smiles(text: str) -> Chem.Mol:
+    """The graph that a SMILES describes, of whatever elements and charge.
+
+    Args:
+        text: A SMILES, no name behind it.
+
+    Returns:
+        The graph, sanitized, hydrogens as in the text.
+
+    Raises:
+        InvalidSmilesError: The text is no SMILES, or breaks valence rules.
+    """
+    parameters: Any = Chem.SmilesParserParams()  # RDKit's type stubs are wrong about its fields
+    parameters.allowCXSMILES = False
+    parameters.parseName = False
+    with _rdkit_log() as log:
+        graph = Chem.MolFromSmiles(text, parameters)
+        if graph is None:
+            raise _why_not_smiles(text, parameters, log)
+    return graph
+
+
+def parse_mol_block(text: str) -> Chem.Mol:
+    """The graph in a mol block (V2000 or V3000), as it stands there.
+
+    Args:
+        text: One mol block.
+
+    Returns:
+        The graph, not sanitized.
+
+    Raises:
+        EmptyMoleculeError: It cannot be read.
+    """
+    with _rdkit_log() as log:
+        graph = Chem.MolFromMolBlock(text, sanitize=False, removeHs=False)
+        if graph is None:
+            raise EmptyMoleculeError(f"not a mol block: {_reason(log.getvalue())}")
+    return graph
 
 
 def _is_drawing(graph: Chem.Mol, text: str) -> bool:

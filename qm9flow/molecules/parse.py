@@ -23,7 +23,15 @@ from qm9flow.errors import (
     UnsupportedElementError,
 )
 from qm9flow.molecules.molecule import Conformers, Geometry, Molecule, Structure, validate
-from qm9flow.molecules.pool import MAX_ATOMS, TIMEOUT_S, Job, MoleculePool, Progress, shared_pool
+from qm9flow.molecules.pool import (
+    MAX_ATOMS,
+    TIMEOUT_S,
+    DrawingJob,
+    Job,
+    MoleculePool,
+    Progress,
+    shared_pool,
+)
 
 MAX_SMILES_CHARACTERS = 2000
 """Longer SMILES cannot describe a molecule within `MAX_ATOMS`."""
@@ -208,6 +216,57 @@ def from_records(
     jobs = [item for item in results if isinstance(item, Job)]
     built = iter(pool.build(jobs, budget_s=budget_s, progress=progress)) if jobs else iter(())
     return [next(built) if isinstance(item, Job) else item for item in results]
+
+
+def draw_records(
+    records: Sequence[object], pool: MoleculePool, *, budget_s: float | None = None
+) -> list[str | MoleculeError]:
+    """Drawings of the entries of an HTTP request, each judged by itself.
+
+    A SMILES or a mol block is drawn whatever its elements and charge; bonds of a geometry are
+    perceived from the distances.
+
+    Args:
+        records: As in `from_record`.
+        pool: Draws, and holds the limit of atoms.
+        budget_s: Seconds for all of them together; none means no limit.
+
+    Returns:
+        An SVG document or an error for each entry, in order.
+    """
+    results: list[DrawingJob | MoleculeError] = []
+    for record in records:
+        try:
+            results.append(_drawing_job(_read(record, pool.max_atoms)))
+        except MoleculeError as error:
+            results.append(error)
+    jobs = [item for item in results if isinstance(item, DrawingJob)]
+    drawn = iter(pool.draw(jobs, budget_s=budget_s)) if jobs else iter(())
+    return [next(drawn) if isinstance(item, DrawingJob) else item for item in results]
+
+
+def _drawing_job(item: Molecule | Job) -> DrawingJob:
+    if isinstance(item, Job):
+        return DrawingJob("smiles" if item.kind == "smiles" else "sdf", item.text)
+    return DrawingJob("xyz", to_xyz(item))
+
+
+def to_xyz(molecule: Molecule) -> str:
+    """A molecule as an XYZ text.
+
+    Args:
+        molecule: Any.
+
+    Returns:
+        The text, without a comment.
+    """
+    lines = [
+        f"{SYMBOL_OF[number]} {x:.6f} {y:.6f} {z:.6f}"
+        for number, (x, y, z) in zip(
+            molecule.numbers.tolist(), molecule.positions.tolist(), strict=True
+        )
+    ]
+    return "\n".join([str(len(lines)), "", *lines, ""])
 
 
 def split_xyz(text: str) -> list[str]:

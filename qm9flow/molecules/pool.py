@@ -17,16 +17,17 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 import qm9flow
 from qm9flow import errors
 from qm9flow.cores import usable_cores
-from qm9flow.errors import ConformerError, MoleculeError, MoleculeTimeoutError
+from qm9flow.errors import ConformerError, DrawingError, MoleculeError, MoleculeTimeoutError
 from qm9flow.molecules.molecule import Conformers, Geometry, Molecule, Structure
 
 TIMEOUT_S = 10.0
@@ -42,6 +43,7 @@ START_TIMEOUT_S = 120.0
 """Seconds for a process to start and load RDKit; some tenths on an idle machine."""
 
 Progress = Callable[[str, int, int], None]
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,19 @@ class Job:
     text: str
     geometry: Geometry = "smiles"
     conformers: int = CONFORMERS
+
+
+@dataclass(frozen=True)
+class DrawingJob:
+    """One text to draw in two dimensions.
+
+    Attributes:
+        form: `smiles`, `sdf` for a mol block, or `xyz` for a geometry without bonds.
+        text: The SMILES, the mol block or the XYZ text.
+    """
+
+    form: Literal["smiles", "sdf", "xyz"]
+    text: str
 
 
 _BOOT = (
@@ -187,7 +202,7 @@ def _dispose(process: "subprocess.Popen[str]") -> None:
 
 
 class MoleculePool:
-    """Turns SMILES into conformers and mol blocks into molecules, in processes that can be killed.
+    """Turns texts into conformers, molecules and drawings, in processes that can be killed.
 
     Safe to use from several threads at a time. A context manager: leaving it ends the processes.
     """
@@ -232,8 +247,34 @@ class MoleculePool:
         Returns:
             One entry for each job, in order.
         """
+        tasks = [(_payload(job), partial(_structure, job)) for job in jobs]
+        return self._work(tasks, budget_s, progress)
+
+    def draw(
+        self, jobs: Sequence[DrawingJob], *, budget_s: float | None = None
+    ) -> list[str | MoleculeError]:
+        """Drawings in two dimensions, or why there are none, in order.
+
+        Args:
+            jobs: What to draw.
+            budget_s: Seconds for all of them together, as in `build`.
+
+        Returns:
+            An SVG document for each job, in order.
+        """
+        tasks = [
+            ({"kind": "drawing", "form": job.form, "text": job.text}, _drawing) for job in jobs
+        ]
+        return self._work(tasks, budget_s, None)
+
+    def _work(
+        self,
+        tasks: "Sequence[_Task[Made]]",
+        budget_s: float | None,
+        progress: Progress | None,
+    ) -> list[Made | MoleculeError]:
         until = None if budget_s is None else time.monotonic() + budget_s
-        futures = [self._threads.submit(self._one, job, until) for job in jobs]
+        futures = [self._threads.submit(self._one, asked, read, until) for asked, read in tasks]
         try:
             return _gather(futures, progress)
         finally:
@@ -260,32 +301,46 @@ class MoleculePool:
         """Close."""
         self.close()
 
-    def _one(self, job: Job, until: float | None) -> Structure | MoleculeError:
+    def _one(
+        self, payload: dict[str, Any], read: "Callable[[dict[str, Any]], Made]", until: float | None
+    ) -> Made | MoleculeError:
         limit = self.timeout_s
         if until is not None:
             limit = min(limit, until - time.monotonic())
         if limit <= 0:
             return MoleculeTimeoutError("the time for all molecules of this call ran out")
-        payload = {
-            "kind": job.kind,
-            "text": job.text,
-            "geometry": job.geometry,
-            "conformers": job.conformers,
-            "max_atoms": self.max_atoms,
-            "limit_s": limit,
-        }
+        advice = "" if payload["kind"] == "drawing" else ": give a geometry instead"
         worker = self._idle.get()
         try:
-            answer = worker.ask(payload, limit)
-            return _error(answer) if "error" in answer else _structure(answer, job)
+            answer = worker.ask(payload | {"max_atoms": self.max_atoms, "limit_s": limit}, limit)
+            return _error(answer) if "error" in answer else read(answer)
         except _ExpiredError:
             return MoleculeTimeoutError(
-                f"RDKit took longer than {limit:.3g} s for this molecule: give a geometry instead"
+                f"RDKit took longer than {limit:.3g} s for this molecule{advice}"
             )
         except _StoppedError:
-            return ConformerError("RDKit broke down on this molecule: give a geometry instead")
+            failure = DrawingError if payload["kind"] == "drawing" else ConformerError
+            return failure(f"RDKit broke down on this molecule{advice}")
         finally:
             self._idle.put(worker)
+
+
+_Task = tuple[dict[str, Any], Callable[[dict[str, Any]], Made]]
+"""What to tell a process, and what to make of its answer."""
+
+
+def _payload(job: Job) -> dict[str, Any]:
+    return {
+        "kind": job.kind,
+        "text": job.text,
+        "geometry": job.geometry,
+        "conformers": job.conformers,
+    }
+
+
+def _drawing(answer: dict[str, Any]) -> str:
+    svg: str = answer["svg"]
+    return svg
 
 
 def _error(answer: dict[str, Any]) -> MoleculeError:
@@ -293,7 +348,7 @@ def _error(answer: dict[str, Any]) -> MoleculeError:
     return error
 
 
-def _structure(answer: dict[str, Any], job: Job) -> Structure:
+def _structure(job: Job, answer: dict[str, Any]) -> Structure:
     if job.kind == "sdf":
         return Molecule(answer["numbers"], answer["positions"], job.geometry, answer["name"])
     return Conformers(
@@ -305,9 +360,9 @@ def _structure(answer: dict[str, Any], job: Job) -> Structure:
 
 
 def _gather(
-    futures: "Sequence[Future[Structure | MoleculeError]]", progress: Progress | None
-) -> list[Structure | MoleculeError]:
-    results: list[Structure | MoleculeError] = []
+    futures: "Sequence[Future[Made | MoleculeError]]", progress: Progress | None
+) -> list[Made | MoleculeError]:
+    results: list[Made | MoleculeError] = []
     for done, future in enumerate(futures, start=1):
         try:
             results.append(future.result())

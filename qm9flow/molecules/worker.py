@@ -1,4 +1,4 @@
-"""A process that turns SMILES and mol blocks into molecules: JSON lines in, JSON lines out.
+"""A process that makes molecules and drawings of texts: JSON lines in, JSON lines out.
 
 Started by `qm9flow.molecules.pool` as `python -m qm9flow.molecules.worker`. It ends when its input
 ends, and ends itself when a job exceeds its limit by far: then whoever should have killed it is
@@ -17,6 +17,7 @@ from qm9flow.molecules.conformers import (
     relaxed_mol_block,
     smiles_to_conformers,
 )
+from qm9flow.molecules.drawing import DRAW
 from qm9flow.molecules.molecule import Conformers
 
 MEMORY_BYTES = 4 * 1024**3
@@ -57,13 +58,21 @@ def _limit_memory() -> None:
 
 def _answer(job: dict[str, Any]) -> dict[str, Any]:
     try:
-        if job["kind"] == "smiles":
-            return _plain(smiles_to_conformers(job["text"], job["max_atoms"], job["conformers"]))
-        if job["kind"] == "relaxed":
-            return _plain(relaxed_mol_block(job["text"], job["max_atoms"]))
-        molecule = mol_block_to_molecule(job["text"], job["geometry"], job["max_atoms"])
+        return _MAKE[job["kind"]](job)
     except MoleculeError as error:
         return {"error": type(error).__name__, "message": str(error)}
+
+
+def _conformers(job: dict[str, Any]) -> dict[str, Any]:
+    return _plain(smiles_to_conformers(job["text"], job["max_atoms"], job["conformers"]))
+
+
+def _relaxed(job: dict[str, Any]) -> dict[str, Any]:
+    return _plain(relaxed_mol_block(job["text"], job["max_atoms"]))
+
+
+def _molecule(job: dict[str, Any]) -> dict[str, Any]:
+    molecule = mol_block_to_molecule(job["text"], job["geometry"], job["max_atoms"])
     return {
         "numbers": molecule.numbers.tolist(),
         "positions": molecule.positions.tolist(),
@@ -78,6 +87,14 @@ def _plain(found: Conformers) -> dict[str, Any]:
         "energies": found.energies.tolist(),
         "name": found.name,
     }
+
+
+def _drawing(job: dict[str, Any]) -> dict[str, Any]:
+    return {"svg": DRAW[job["form"]](job["text"], job["max_atoms"])}
+
+
+_MAKE = {"smiles": _conformers, "relaxed": _relaxed, "sdf": _molecule, "drawing": _drawing}
+"""What to do for each kind of job."""
 
 
 def _send(answers: TextIO, answer: dict[str, Any]) -> None:

@@ -1,0 +1,115 @@
+// All that is known of one molecule.
+
+import { byId, formulaParts, make } from "./dom.js";
+import { formula, intervalText, percent, unitText, valueText } from "./numbers.js";
+
+const GROUPS = [
+  ["Electrons", ["homo", "lumo", "gap", "mu", "alpha", "r2"]],
+  ["Energies", ["u0", "u", "h", "g", "zpve", "cv"]],
+  ["From the atoms", ["u0_atom", "u_atom", "h_atom", "g_atom"]],
+  ["Rotation", ["a", "b", "c"]],
+];
+const SYMBOLS = {
+  mu: "\u03bc", alpha: "\u03b1", homo: "\u03b5 HOMO", lumo: "\u03b5 LUMO", gap: "\u0394\u03b5",
+  r2: "\u27e8R\u00b2\u27e9", zpve: "ZPVE", u0: "U\u2080", u: "U", h: "H", g: "G", cv: "C\u1d65",
+  u0_atom: "U\u2080 atoms", u_atom: "U atoms", h_atom: "H atoms", g_atom: "G atoms",
+  a: "A", b: "B", c: "C",
+};
+
+/** What chemists write for a target. */
+export function symbol(name) {
+  return SYMBOLS[name] ?? name;
+}
+
+/** Fill the card with a row; `targets` are the model's. */
+export function fillCard(row, targets) {
+  const { result } = row;
+  byId("card-name").textContent = row.name;
+  byId("source").textContent = row.text === row.name ? "" : row.text;
+  byId("card-error").hidden = result.ok;
+  byId("card-error").textContent = result.ok ? "" : `${result.error.message} (${result.error.code})`;
+  byId("space").hidden = !result.ok;
+  byId("formula").replaceChildren(
+    ...(result.ok ? formulaParts(formula(result.geometry.numbers)) : []));
+  byId("values").replaceChildren(...(result.ok ? tableParts(row, targets) : []));
+  byId("doubts").replaceChildren(...(result.ok ? doubts(result) : []));
+  byId("space-text").textContent = result.ok ? geometryText(result.geometry) : "";
+  byId("made-by").textContent = row.model ? `Predicted by ${modelText(row.model)}.` : "";
+}
+
+/** Show a row's drawing, or say why there is none. */
+export function showDrawing(row) {
+  const image = byId("drawing");
+  const { source, why } = row.drawing ?? {};
+  image.hidden = !source;
+  if (source) image.src = source;
+  else image.removeAttribute("src");
+  image.alt = source ? `Structure of ${row.name}` : "";
+  byId("no-drawing").hidden = Boolean(source);
+  byId("no-drawing").textContent = why ? `No drawing: ${why}` : "drawing";
+}
+
+export function modelText({ name, version, alias }) {
+  if (version === null) return `${name}, ${alias ?? "unregistered"}`;
+  return `${name} version ${version}${alias ? `, ${alias}` : ""}`;
+}
+
+export function geometryText({ source, conformers }) {
+  if (source === "smiles") {
+    return conformers > 1
+      ? `Lowest of ${conformers} force-field conformers; the values average over them`
+      : "Force-field geometry made from the SMILES";
+  }
+  return source === "dft" ? "Geometry as given, taken as B3LYP" : "Geometry as given, approximate";
+}
+
+function tableParts(row, targets) {
+  const hasIntervals = row.level != null;
+  const byName = Object.fromEntries(targets.map((target) => [target.name, target]));
+  const head = make("tr", {},
+    make("th", { scope: "col" }, "Property"),
+    make("th", { scope: "col", className: "n" }, "Value"),
+    hasIntervals ? make("th", { scope: "col", className: "n" }, `${percent(row.level)} interval`) : null,
+    make("th", { scope: "col" }, "Unit"));
+  const bodies = GROUPS.map(([title, names]) => make("tbody", {},
+    make("tr", {}, make("th", { scope: "rowgroup", colSpan: hasIntervals ? 4 : 3, className: "group" }, title)),
+    ...names.filter((name) => name in row.result.values)
+      .map((name) => valueRow(row.result, byName[name], hasIntervals))));
+  return [make("thead", {}, head), ...bodies];
+}
+
+function valueRow(result, target, hasIntervals) {
+  const value = result.values[target.name];
+  const interval = result.intervals[target.name];
+  const line = make("tr", {},
+    make("th", { scope: "row" },
+      make("span", { className: "what" }, capital(target.description)),
+      make("span", { className: "symbol" }, symbol(target.name))),
+    make("td", { className: "n value" }, valueText(value, target, interval)),
+    hasIntervals ? make("td", { className: "n" }, intervalText(interval, value, target)) : null,
+    make("td", { className: "unit" }, unitText(target.unit)));
+  line.dataset.target = target.name;
+  return line;
+}
+
+function doubts(result) {
+  const { inside, score, reasons } = result.domain;
+  const others = result.warnings.filter((warning) => !reasons.includes(warning));
+  const verdict = inside ? "Like the molecules it was trained on" : "Unlike the molecules it was trained on";
+  const measure = score === null ? "" : ` (score ${score.toFixed(2)}; 0.5 is ordinary, below 0.01 strange)`;
+  return [
+    make("p", { className: inside ? "verdict inside" : "verdict outside" },
+      make("strong", {}, verdict), measure),
+    reasons.length ? list(reasons) : "",
+    others.length ? make("p", { className: "verdict care" }, make("strong", {}, "Take care")) : "",
+    others.length ? list(others) : "",
+  ];
+}
+
+function list(texts) {
+  return make("ul", { className: "doubts" }, ...texts.map((text) => make("li", {}, capital(text))));
+}
+
+function capital(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
