@@ -14,11 +14,8 @@ from rdkit.Chem.Draw import rdMolDraw2D
 from qm9flow.errors import DrawingError, EmptyMoleculeError, TooLargeError
 from qm9flow.molecules.conformers import parse_mol_block, parse_smiles
 
-WIDTH, HEIGHT = 360, 260
-"""Of the drawing; it is a vector graphic, so these only fix its proportions and line widths."""
-
-BOND_LENGTH = 42
-"""Longest a bond is drawn: small molecules do not fill the picture."""
+PIXELS_AN_ANGSTROM = 32
+"""Of the drawing, which is as large as the molecule: a bond takes 48 of them."""
 
 
 def draw_smiles(text: str, max_atoms: int) -> str:
@@ -98,11 +95,10 @@ def _draw(graph: Chem.Mol, max_atoms: int) -> str:
     _refuse_size(graph, max_atoms)
     graph = Chem.RemoveHs(graph)
     rdDepictor.Compute2DCoords(graph, useRingTemplates=True)
-    canvas: Any = rdMolDraw2D.MolDraw2DSVG(WIDTH, HEIGHT)
+    canvas: Any = rdMolDraw2D.MolDraw2DSVG(-1, -1)
     options = canvas.drawOptions()
     options.clearBackground = False
-    options.fixedBondLength = BOND_LENGTH
-    options.padding = 0.06
+    options.scalingFactor = PIXELS_AN_ANGSTROM
     rdMolDraw2D.PrepareAndDrawMolecule(canvas, graph)
     canvas.FinishDrawing()
     svg: str = canvas.GetDrawingText()

@@ -6,13 +6,13 @@ import { formula, intervalText, percent, unitText, valueText } from "./numbers.j
 const GROUPS = [
   ["Electrons", ["homo", "lumo", "gap", "mu", "alpha", "r2"]],
   ["Energies", ["u0", "u", "h", "g", "zpve", "cv"]],
-  ["From the atoms", ["u0_atom", "u_atom", "h_atom", "g_atom"]],
+  ["Atomization", ["u0_atom", "u_atom", "h_atom", "g_atom"]],
   ["Rotation", ["a", "b", "c"]],
 ];
 const SYMBOLS = {
   mu: "\u03bc", alpha: "\u03b1", homo: "\u03b5 HOMO", lumo: "\u03b5 LUMO", gap: "\u0394\u03b5",
   r2: "\u27e8R\u00b2\u27e9", zpve: "ZPVE", u0: "U\u2080", u: "U", h: "H", g: "G", cv: "C\u1d65",
-  u0_atom: "U\u2080 atoms", u_atom: "U atoms", h_atom: "H atoms", g_atom: "G atoms",
+  u0_atom: "\u0394U\u2080", u_atom: "\u0394U", h_atom: "\u0394H", g_atom: "\u0394G",
   a: "A", b: "B", c: "C",
 };
 
@@ -34,13 +34,14 @@ export function fillCard(row, targets) {
   byId("values").replaceChildren(...(result.ok ? tableParts(row, targets) : []));
   byId("doubts").replaceChildren(...(result.ok ? doubts(result) : []));
   byId("space-text").textContent = result.ok ? geometryText(result.geometry) : "";
-  byId("made-by").textContent = row.model ? `Predicted by ${modelText(row.model)}.` : "";
+  byId("made-by").textContent = result.ok ? `Predicted by ${modelText(row.model)}.` : "";
 }
 
 /** Show a row's drawing, or say why there is none. */
 export function showDrawing(row) {
   const image = byId("drawing");
   const { source, why } = row.drawing ?? {};
+  byId("structure").hidden = Boolean(why) && !row.result.ok;
   image.hidden = !source;
   if (source) image.src = source;
   else image.removeAttribute("src");
@@ -61,6 +62,14 @@ export function geometryText({ source, conformers }) {
       : "Force-field geometry made from the SMILES";
   }
   return source === "dft" ? "Geometry as given, taken as B3LYP" : "Geometry as given, approximate";
+}
+
+/** What can be had, before anything is asked for. */
+export function offer(targets) {
+  const byName = Object.fromEntries(targets.map((target) => [target.name, target]));
+  return GROUPS.map(([title, names]) => make("div", {}, make("h2", {}, title),
+    make("ul", {}, ...names.filter((name) => name in byName)
+      .map((name) => make("li", {}, capital(byName[name].description))))));
 }
 
 function tableParts(row, targets) {
@@ -95,18 +104,19 @@ function valueRow(result, target, hasIntervals) {
 function doubts(result) {
   const { inside, score, reasons } = result.domain;
   const others = result.warnings.filter((warning) => !reasons.includes(warning));
-  const verdict = inside ? "Like the molecules it was trained on" : "Unlike the molecules it was trained on";
-  const measure = score === null ? "" : ` (score ${score.toFixed(2)}; 0.5 is ordinary, below 0.01 strange)`;
+  const verdict = `${inside ? "Like" : "Unlike"} the molecules it was trained on`;
+  const measure = score === null ? null
+    : make("p", {}, `Score ${score.toFixed(2)}: 0.5 is ordinary, below 0.01 strange`);
   return [
-    make("p", { className: inside ? "verdict inside" : "verdict outside" },
-      make("strong", {}, verdict), measure),
-    reasons.length ? list(reasons) : "",
-    others.length ? make("p", { className: "verdict care" }, make("strong", {}, "Take care")) : "",
-    others.length ? list(others) : "",
+    make("div", { className: inside ? "verdict inside" : "verdict care" },
+      make("strong", {}, verdict), measure, list(reasons)),
+    ...(others.length ? [make("div", { className: "verdict care" },
+      make("strong", {}, "Take care"), list(others))] : []),
   ];
 }
 
 function list(texts) {
+  if (!texts.length) return null;
   return make("ul", { className: "doubts" }, ...texts.map((text) => make("li", {}, capital(text))));
 }
 

@@ -5,9 +5,8 @@ const FORMULA = /^[=+\-@\t\r]/;
 /** The text; `targets` are the model's, `rows` those of the page. */
 export function csvText(rows, targets) {
   const hasIntervals = rows.some((row) => row.level != null);
-  const head = ["name", "input", "ok", "error_code", "error",
-    ...targets.flatMap((target) => columns(target, hasIntervals)),
-    "warnings", "inside_domain", "domain_score", "domain_reasons", "geometry", "conformers",
+  const head = ["name", "input", ...targets.flatMap((target) => columns(target, hasIntervals)),
+    "in_domain", "domain_score", "geometry", "conformers", "warnings", "error_code", "error",
     "model", "version"];
   const body = rows.filter((row) => row.result).map((row) => line(row, targets, hasIntervals));
   return [head, ...body].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
@@ -26,23 +25,23 @@ export function download(text, name) {
 
 function columns({ name, unit }, hasIntervals) {
   const value = `${name} (${unit})`;
-  return hasIntervals ? [value, `${name}_lower (${unit})`, `${name}_upper (${unit})`] : [value];
+  return hasIntervals ? [value, `${name}_low (${unit})`, `${name}_high (${unit})`] : [value];
 }
 
 function line(row, targets, hasIntervals) {
   const { result } = row;
+  const start = [row.name, row.text];
+  const model = [row.model?.name, row.model?.version ?? row.model?.alias];
   if (!result.ok) {
-    const gap = Array(targets.length * (hasIntervals ? 3 : 1) + 6).fill("");
-    return [row.name, row.text, false, result.error.code, result.error.message, ...gap,
-      row.model?.name ?? "", row.model?.version ?? ""];
+    const empty = Array(targets.length * (hasIntervals ? 3 : 1) + 5).fill("");
+    return [...start, ...empty, result.error.code, result.error.message, ...model];
   }
   const values = targets.flatMap(({ name }) => {
     const ends = result.intervals[name] ?? [null, null];
     return hasIntervals ? [result.values[name], ...ends] : [result.values[name]];
   });
-  return [row.name, row.text, true, "", "", ...values, result.warnings.join("; "),
-    result.domain.inside, result.domain.score, result.domain.reasons.join("; "),
-    result.geometry.source, result.geometry.conformers, row.model.name, row.model.version];
+  return [...start, ...values, result.domain.inside, result.domain.score, result.geometry.source,
+    result.geometry.conformers, result.warnings.join("; "), "", "", ...model];
 }
 
 function cell(value) {

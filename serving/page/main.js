@@ -1,6 +1,6 @@
 // The page: reads the form, runs the molecules, shows what comes.
 
-import { fillCard, modelText, showDrawing } from "./card.js";
+import { fillCard, modelText, offer, showDrawing } from "./card.js";
 import { csvText, download } from "./csv.js";
 import { byId, make } from "./dom.js";
 import { draw, forget } from "./drawings.js";
@@ -85,6 +85,7 @@ function begin(found) {
   forget(page.rows);
   page.rows = found.map((item, i) => ({ ...item, name: item.name || `${item.text} ${i + 1}`, place: i + 1 }));
   byId("many").hidden = true;
+  byId("offer").hidden = true;
 }
 
 async function work(rows) {
@@ -286,7 +287,11 @@ function listenForDrops() {
 
 listen();
 showInputs();
-readFacts().then((facts) => { page.facts ??= facts; }).catch((error) => {
+readFacts().then((facts) => {
+  page.facts ??= facts;
+  byId("offer").replaceChildren(...offer(facts.targets));
+  byId("offer").hidden = page.rows.length > 0;
+}).catch((error) => {
   byId("model").textContent = "no model";
   complain(`The server could not say what it serves: ${error.message}`);
 });

@@ -125,7 +125,7 @@ export class Table {
 
   line(row, shown) {
     const name = make("button", { type: "button", className: "link", disabled: !row.result }, row.name);
-    const image = make("img", { alt: "", width: 72, height: 52 });
+    const image = make("img", { alt: "" });
     if (row.drawing?.source) image.src = row.drawing.source;
     const line = make("tr", {},
       make("td", { className: "n soft" }, String(row.place)),

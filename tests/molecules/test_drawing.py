@@ -1,0 +1,112 @@
+"""Drawings: what RDKit can read is drawn, what it cannot has its error; processes may die."""
+
+import re
+from collections.abc import Iterator
+from xml.etree import ElementTree
+
+import pytest
+
+from qm9flow.data.store import Dataset
+from qm9flow.errors import DrawingError, MoleculeError
+from qm9flow.molecules.parse import draw_records
+from qm9flow.molecules.pool import MAX_ATOMS, MoleculePool
+
+WATER = "3\nwater\nO 0.0 0.0 0.1173\nH 0.0 0.7572 -0.4692\nH 0.0 -0.7572 -0.4692"
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[MoleculePool]:
+    with MoleculePool(1) as pool:
+        yield pool
+
+
+def draw(pool: MoleculePool, record: object) -> str:
+    """The drawing of one entry, which must be a document of its own."""
+    (drawn,) = draw_records([record], pool)
+    assert isinstance(drawn, str), drawn
+    assert ElementTree.fromstring(drawn).tag.endswith("svg")
+    return drawn
+
+
+def letters(svg: str) -> set[str]:
+    """Classes of the atoms that a drawing writes out: RDKit draws a letter as a path."""
+    return set(re.findall(r"class='(atom-\d+)'", svg))
+
+
+@pytest.mark.parametrize(
+    "smiles",
+    ["CCO", "C", "[H][H]", "C[C@H](N)C(=O)O", "C[NH3+]", "CCl", "[Na+].[Cl-]", "C[N+](=O)[O-]"],
+)
+def test_a_smiles_is_drawn_whatever_its_elements_and_charge(
+    pool: MoleculePool, smiles: str
+) -> None:
+    assert "path" in draw(pool, {"smiles": smiles})
+
+
+def test_bonds_of_geometries_are_perceived(pool: MoleculePool, dataset: Dataset) -> None:
+    records = []
+    for index in range(0, 130_000, 6500):
+        molecule = dataset.molecule(index)
+        records.append(
+            {"numbers": molecule.numbers.tolist(), "positions": molecule.positions.tolist()}
+        )
+    drawn = draw_records(records, pool)
+    assert len(drawn) == len(records)
+    assert sum(isinstance(item, str) for item in drawn) >= len(records) - 1
+
+
+def test_a_geometry_is_drawn_without_its_hydrogens(pool: MoleculePool) -> None:
+    assert letters(draw(pool, {"xyz": WATER})) == {"atom-0"}
+
+
+def test_a_bare_atom_is_no_hydride(pool: MoleculePool) -> None:
+    bare = draw(pool, {"numbers": [6], "positions": [[0, 0, 0]]})
+    methane = draw(pool, {"smiles": "C"})
+    assert (bare.count("fill='#000000'"), methane.count("fill='#000000'")) == (1, 3)  # C; C, H, 4
+
+
+def test_a_mol_block_keeps_its_own_bonds(pool: MoleculePool) -> None:
+    block = (
+        "\n  drawn\n\n  2  1  0  0  0  0            999 V2000\n"
+        "    0.0000    0.0000    0.0000 C   0  0\n    1.2000    0.0000    0.0000 O   0  0\n"
+        "  1  2  2  0\nM  END\n"
+    )
+    formaldehyde, methanol = draw(pool, {"sdf": block}), draw(pool, {"smiles": "CO"})
+    assert formaldehyde.count("bond-0") > methanol.count("bond-0")  # two lines against one
+
+
+@pytest.mark.parametrize(
+    ("record", "code", "words"),
+    [
+        ({"smiles": "C1CC"}, "invalid_smiles", "unclosed"),
+        ({"smiles": "C" * (MAX_ATOMS + 1)}, "too_large", str(MAX_ATOMS)),
+        ({"sdf": "no\nmol\nblock\n"}, "empty", "mol block"),
+        ({"numbers": [6, 6], "positions": [[0, 0, 0], [0, 0, 9]]}, "drawing_failed", "SMILES"),
+        ({"xyz": WATER.replace("O", "S")}, "unsupported_element", "line 3"),
+        ({}, "empty", "smiles"),
+        (None, "empty", "object"),
+    ],
+)
+def test_what_cannot_be_drawn_has_its_error_and_spoils_no_other(
+    pool: MoleculePool, record: object, code: str, words: str
+) -> None:
+    first, bad, last = draw_records([{"smiles": "C"}, record, {"smiles": "C"}], pool)
+    assert isinstance(first, str)
+    assert first == last
+    assert isinstance(bad, MoleculeError)
+    assert bad.code == code
+    assert words in str(bad)
+
+
+def test_a_drawing_that_takes_too_long_is_given_up() -> None:
+    with MoleculePool(1, timeout_s=0.001) as pool:
+        (late,) = draw_records([{"smiles": "C1CC2CC3CC1C23" + "C(C)(C)" * 80}], pool)
+    assert isinstance(late, MoleculeError)
+    assert late.code == "timeout"
+
+
+def test_no_time_no_drawing(pool: MoleculePool) -> None:
+    (late,) = draw_records([{"smiles": "CCO"}], pool, budget_s=0)
+    assert isinstance(late, MoleculeError)
+    assert late.code == "timeout"
+    assert DrawingError.code == "drawing_failed"
