@@ -74,7 +74,7 @@ class Api:
 
     async def predict(self, request: Request) -> Response:
         """Predict molecules."""
-        return await self._work(request, Engine.respond)
+        return await self._work(request, lambda engine, body: engine.respond(body))
 
     async def draw(self, request: Request) -> Response:
         """Draw molecules."""

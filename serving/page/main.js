@@ -175,6 +175,7 @@ function openCard(row) {
     } else {
       card.removeAttribute("role");
       card.showModal();
+      byId("close").focus();
       card.scrollTop = 0;
     }
   }
@@ -214,6 +215,7 @@ function askForKey(again) {
       const key = byId("key").value.trim();
       if (!key) return;
       byId("key-form").hidden = true;
+      byId("key").value = "";
       complain("");
       given(key);
     };

@@ -30,6 +30,10 @@ _ARGUMENTS = (
 )
 
 
+_NOBODY = "not an origin"
+"""Who asks for what no page asks for: the browser itself, and whoever types an address."""
+
+
 class Browser:
     """One tab, and what tests ask of it."""
 
@@ -158,7 +162,7 @@ def requested(net_log: Path) -> set[str]:
     start = kinds["URL_REQUEST_START_JOB"]
     found = set()
     for event in log["events"]:
-        parameters = event.get("params", {})
-        if event["type"] == start and parameters.get("initiator") != "not an origin":
-            found.add(parameters["url"])
+        said = event.get("params", {})
+        if event["type"] == start and said.get("initiator", _NOBODY) != _NOBODY:
+            found.add(said["url"])
     return found
