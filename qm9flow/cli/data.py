@@ -85,7 +85,7 @@ def prepare(cache: Path | None, force: bool, as_json: bool) -> None:
 def conformers(
     cache: Path | None, count: int, workers: int | None, force: bool, as_json: bool
 ) -> None:
-    """Rebuild QM9 from its SMILES: the geometries that a user without quantum chemistry has.
+    """Make geometries from SMILES, as users have them.
 
     ETKDGv3 and MMFF94, with the handedness of QM9's own geometries. It takes about 75 minutes
     of one core; started again after an interruption, it goes on.
@@ -110,7 +110,7 @@ def conformers(
 @click.option("--force", is_flag=True, help="Make good ones anew, too.")
 @json_option
 def relaxed(cache: Path | None, workers: int | None, force: bool, as_json: bool) -> None:
-    """Relax QM9's geometries in MMFF94: what a cheap calculation gives who knows the conformer.
+    """Relax QM9's geometries in a force field (MMFF94).
 
     It takes some minutes; started again after an interruption, it goes on.
 
