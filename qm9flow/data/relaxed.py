@@ -51,7 +51,16 @@ def make_relaxed(
     return make_set(KIND, dataset, workers=workers, progress=progress, replace=replace)
 
 
-def _jobs(dataset: Dataset, places: range) -> tuple[list[str], list[Job]]:
+def jobs_of(dataset: Dataset, places: range) -> tuple[list[str], list[Job]]:
+    """What is to be relaxed.
+
+    Args:
+        dataset: QM9.
+        places: Of molecules in it.
+
+    Returns:
+        Their SMILES, and a job for each.
+    """
     texts = [dataset.smiles(i) for i in places]
     return texts, [Job("relaxed", _mol_block(dataset, i)) for i in places]
 
@@ -63,4 +72,4 @@ def _mol_block(dataset: Dataset, i: int) -> str:
         return "" if graph is None else Chem.MolToMolBlock(graph)
 
 
-KIND = Kind("relaxed-format{format}-{digest}", "qm9flow data relaxed", {}, _jobs)
+KIND = Kind("relaxed-format{format}-{digest}", "qm9flow data relaxed", {}, jobs_of)
