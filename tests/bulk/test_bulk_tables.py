@@ -40,8 +40,8 @@ def error_of(content: bytes, kind: str = "csv", column: str | None = None) -> st
         b"id\tsmiles\n1\tCCO\n2\tO\n",
         b'"id","smiles"\n"1","CCO"\n"2","O"\n',
         b"id,smiles\n1,CCO,,\n2,O,\n",
-        gzip.compress(b"id,smiles\n1,CCO\n2,O\n"),
-        gzip.compress(b"id,smiles\n1,CCO\n") + gzip.compress(b"2,O\n"),
+        gzip.compress(b"id,smiles\n1,CCO\n2,O\n", mtime=0),
+        gzip.compress(b"id,smiles\n1,CCO\n", mtime=0) + gzip.compress(b"2,O\n"),
     ],
 )
 def test_ways_to_write_the_same_table(content: bytes) -> None:
@@ -80,8 +80,8 @@ def test_the_column_of_smiles(header: str, column: str | None, expected: str) ->
         (b"smiles,smiles\nC,C\n", None, ["2 columns"]),
         (b'"smiles\nC\n', None, ["header", "line 1", "quote"]),
         ("smiles\nC\n".encode("utf-16"), None, ["UTF-16", "UTF-8"]),
-        (gzip.compress(b"smiles\nC\n")[:-3], None, ["cut short", "line 2"]),
-        (gzip.compress(b"smiles\nC\n") + b"garbage", None, ["cannot be read on"]),
+        (gzip.compress(b"smiles\nC\n", mtime=0)[:-3], None, ["cut short", "line 2"]),
+        (gzip.compress(b"smiles\nC\n", mtime=0) + b"garbage", None, ["cannot be read on"]),
         (b"\x1f\x8bgarbage", None, ["standard input"]),
     ],
 )
