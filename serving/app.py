@@ -1,30 +1,29 @@
 """The HTTP side: explicit routes, limits, one error shape. Nothing here computes."""
 
 import asyncio
-import time
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
+from bentoml._internal import server as bentoml_server
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Receive
 
 from qm9flow.config import ServeConfig
 from serving import drawings, metrics, pages
-from serving.engine import Engine, Runtime
+from serving.batching import Call, CallOverError
+from serving.engine import Engine
+from serving.load import Load
 from serving.openapi import document
-from serving.requests import RequestError, encode, error_body
-
-THREADS = 8
-"""Requests worked on at a time: reading, waiting for geometries, predicting."""
-
-DRAIN_FACTOR = 8
-"""A body too large is read on, and dropped, up to this many times the limit: most clients listen
-only after they have said everything."""
+from serving.requests import Note, RequestError, encode, error_body
+from serving.runtime import Runtime
 
 _JSON_TYPES = (
     "",
@@ -32,11 +31,11 @@ _JSON_TYPES = (
     "text/plain",
     "application/x-www-form-urlencoded",  # what curl -d says when not told otherwise
 )
-_BENTOML_FOLDER = "/static_content/"
+_SWAGGER = Path(bentoml_server.__file__).parent / "static_content"
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 Current = Callable[[], Runtime | None]
-Work = Callable[[Engine, bytes], bytes]
+Work = Callable[[Engine, bytes, Call, Note], bytes]
 
 
 class Api:
@@ -49,8 +48,7 @@ class Api:
             current: Gives the runtime, or None before the service starts.
         """
         self._current = current
-        self._under_way = 0
-        self._limiter: anyio.CapacityLimiter | None = None
+        self._load: Load | None = None
         self.app = Starlette(
             routes=[
                 *pages.routes(),
@@ -62,6 +60,7 @@ class Api:
                 Route("/readyz", self.readyz),
                 Route("/metrics", self.metrics),
                 Route("/docs.json", self.docs),
+                Mount("/static_content", StaticFiles(directory=_SWAGGER)),
             ],
             exception_handlers={
                 RequestError: _refused,
@@ -74,38 +73,51 @@ class Api:
 
     async def predict(self, request: Request) -> Response:
         """Predict molecules."""
-        return await self._work(request, lambda engine, body: engine.respond(body))
+        return await self._work(request, lambda engine, *asked: engine.respond(*asked))
 
     async def draw(self, request: Request) -> Response:
         """Draw molecules."""
         return await self._work(request, drawings.respond)
 
     async def _work(self, request: Request, respond: Work) -> Response:
-        engine = self._engine()
+        engine, note = self._engine(), _note(request)
         settings = engine.settings
+        load = self._loaded(settings)
         _refuse_other_types(request)
-        if self._under_way >= settings.max_requests:
-            raise RequestError(503, "busy", "too many requests are waiting: try again", 1)
-        self._under_way += 1
+        load.refuse_if_full()
+        call = Call(settings.request_seconds)
         try:
             async with asyncio.timeout(settings.request_seconds):
-                body = await _read_body(request, settings.max_body_bytes)
-                answer = await anyio.to_thread.run_sync(
-                    respond, engine, body, abandon_on_cancel=True, limiter=self._threads()
-                )
-        except TimeoutError as error:
+                with load.body() as hold:
+                    body = await _read_body(request, settings.max_body_bytes, hold)
+                    with load.request():
+                        async with _noticing_the_end(request.receive, call):
+                            answer = await anyio.to_thread.run_sync(
+                                respond,
+                                engine,
+                                body,
+                                call,
+                                note,
+                                abandon_on_cancel=True,
+                                limiter=load.limiter,
+                            )
+        except (CallOverError, TimeoutError) as error:
+            if call.is_given_up:
+                raise RequestError(499, "client_gone", "nobody waits for this answer") from error
             raise RequestError(
                 504,
                 "timeout",
                 f"no answer within {settings.request_seconds:g} s: send fewer molecules",
             ) from error
         finally:
-            self._under_way -= 1
+            call.give_up()
         return Response(answer, media_type="application/json")
 
     async def model(self, request: Request) -> Response:
         """Say what answers."""
-        return _json(self._engine().describe())
+        engine = self._engine()
+        runtime = self._current()
+        return _json(engine.describe() | (runtime.describe() if runtime else {}))
 
     async def livez(self, request: Request) -> Response:
         """The process answers."""
@@ -114,6 +126,9 @@ class Api:
     async def readyz(self, request: Request) -> Response:
         """The model is loaded, warm, and where it must be."""
         engine = self._engine()
+        runtime = self._current()
+        if runtime is not None and runtime.is_stopping:
+            raise RequestError(503, "stopping", "the service is about to end: ask another one")
         return _json(
             {
                 "status": "ready",
@@ -127,6 +142,10 @@ class Api:
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus metrics."""
+        runtime = self._current()
+        if runtime is not None and runtime.engine is not None:
+            load = self._loaded(runtime.settings)
+            metrics.set_waiting(runtime.engine.waiting(), load.requests)
         text, content_type = await anyio.to_thread.run_sync(metrics.render)
         return Response(text, headers={"Content-Type": content_type})
 
@@ -146,72 +165,74 @@ class Api:
             )
         return engine
 
-    def _threads(self) -> anyio.CapacityLimiter:
-        if self._limiter is None:  # it belongs to the running event loop
-            self._limiter = anyio.CapacityLimiter(THREADS)
-        return self._limiter
-
-
-class Front:
-    """ASGI middleware: the routes above, BentoML's static files, and nothing else.
-
-    It stands before BentoML's router because that one answers `/readyz` and unknown paths in
-    plain text, has a page that loads scripts from elsewhere, and counts requests in a time series
-    for every path that clients make up.
-    """
-
-    def __init__(self, app: ASGIApp, current: Current) -> None:
-        """Wrap an app.
-
-        Args:
-            app: BentoML's.
-            current: Gives the runtime, or None before the service starts.
-        """
-        self._bentoml = app
-        self._api = Api(current)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            await self._bentoml(scope, receive, send)
-            return
-        path = scope["path"]
-        is_file = path.startswith(_BENTOML_FOLDER) and scope["method"] in ("GET", "HEAD")
-        app = self._bentoml if is_file else self._api.app
-        started, status = time.monotonic(), 500
-
-        async def noting(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await app(scope, receive, noting)
-        finally:
-            route = path if path in self._api.paths else "other"
-            metrics.count_request(route, status, time.monotonic() - started)
+    def _loaded(self, settings: ServeConfig) -> Load:
+        if self._load is None:  # it belongs to the running event loop
+            self._load = Load(settings)
+        return self._load
 
 
 def _json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(encode(value), status, headers, media_type="application/json")
 
 
+def _note(request: Request) -> Note:
+    note: Note = request.scope["qm9flow.note"]
+    return note
+
+
+def refusal(error: RequestError, note: Note) -> Response:
+    """The answer to a request that gets none.
+
+    Args:
+        error: Why.
+        note: Of the request.
+
+    Returns:
+        The one shape of an error.
+    """
+    metrics.count_error(error.code)
+    headers = {}
+    if error.retry_after_s:
+        headers["Retry-After"] = str(error.retry_after_s)
+    if error.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="qm9flow"'
+    return _json(error_body(error.code, error.message, note.id), error.status, headers)
+
+
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
-    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
-    return _json(error_body(error.code, error.message), error.status, headers)
+    return refusal(error, _note(request))
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = _CODES.get(error.status_code, "bad_request")
     message = f"{error.detail}: the routes are described at /docs.json"
-    return _json(error_body(code, message), error.status_code, dict(error.headers or {}))
+    answer = refusal(RequestError(error.status_code, code, message), _note(request))
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    return _json(error_body("internal", "the service failed; its log says why"), 500)
+    return refusal(
+        RequestError(500, "internal", "the service failed; its log says why"), _note(request)
+    )
+
+
+@contextlib.asynccontextmanager
+async def _noticing_the_end(receive: Receive, call: Call) -> AsyncIterator[None]:
+    """While the block runs: what a client that has gone away asked for is no longer computed."""
+
+    async def listen() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        call.give_up()
+
+    listening = asyncio.ensure_future(listen())
+    try:
+        yield
+    finally:
+        listening.cancel()
 
 
 def _refuse_other_types(request: Request) -> None:
@@ -222,21 +243,22 @@ def _refuse_other_types(request: Request) -> None:
         raise RequestError(415, "unsupported_media_type", "send the body uncompressed")
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
-    body, size = bytearray(), 0
+async def _read_body(request: Request, limit: int, hold: Callable[[int], None]) -> bytes:
+    too_large = RequestError(
+        413,
+        "body_too_large",
+        f"the body is larger than the limit of {limit:,} bytes: send several requests",
+    )
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) > limit:
+        raise too_large
+    body = bytearray()
     try:
         async for chunk in request.stream():
-            size += len(chunk)
-            if size <= limit:
-                body += chunk
-            elif size > limit * DRAIN_FACTOR:
-                break
+            if len(body) + len(chunk) > limit:
+                raise too_large
+            hold(len(chunk))
+            body += chunk
     except ClientDisconnect as error:
         raise RequestError(400, "bad_request", "the body ended early") from error
-    if size > limit:
-        raise RequestError(
-            413,
-            "body_too_large",
-            f"the body is larger than the limit of {limit:,} bytes: send several requests",
-        )
     return bytes(body)

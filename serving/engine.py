@@ -1,33 +1,41 @@
-"""The model behind the service: loads in the background, then answers requests.
+"""What answers requests: geometries from processes that can be killed, numbers from the live model.
 
 Everything here blocks; the HTTP side calls it in threads.
 """
 
-import logging
+import dataclasses
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from qm9flow.config import ServeConfig
-from qm9flow.errors import InferenceError, MoleculeError, Qm9FlowError
+from qm9flow.errors import InferenceError, MoleculeError, MoleculeTimeoutError, Qm9FlowError
 from qm9flow.inference.prediction import Prediction, entry
 from qm9flow.inference.predictor import Predictor
 from qm9flow.molecules.molecule import Structure
-from qm9flow.molecules.parse import from_arrays, from_records
-from qm9flow.molecules.pool import Job, MoleculePool
-from qm9flow.registry.find import FoundModel, find_model
+from qm9flow.molecules.parse import read_drawings, read_records
+from qm9flow.molecules.pool import DrawingJob, Job, MoleculePool
+from qm9flow.registry.find import FoundModel
 from serving import metrics
+from serving.batching import Batcher, Call
 from serving.facts import add_positions, target_facts
-from serving.requests import PredictRequest, encode, read_request
+from serving.model import Live, Model, Outcome
+from serving.requests import Note, PredictRequest, encode, read_request
 
-logger = logging.getLogger("bentoml.qm9flow")
+_Timed = tuple[Job | DrawingJob, float]
+"""What to build or draw, and until when, on the monotonic clock."""
 
-Status = Literal["loading", "ready", "failed"]
+_Made = Structure | str | MoleculeError
 
 
 class Engine:
-    """An open model, warm, with the processes that make geometries."""
+    """The live model, with the processes that make geometries.
+
+    Attributes:
+        live: The model that answers now.
+        settings: Device and limits.
+        pool: The processes that make geometries.
+    """
 
     def __init__(self, found: FoundModel, settings: ServeConfig) -> None:
         """Open a model and run it once.
@@ -39,42 +47,52 @@ class Engine:
         Raises:
             InferenceError: The model cannot be opened or run, or not on the device required.
         """
-        self.found = found
         self.settings = settings
-        self.facts = found.facts()
-        self.predictor = Predictor(
-            found.bundle,
-            provider=settings.device,
-            threads=settings.threads,
-            max_atoms=settings.max_atoms,
-        )
+        self.live = Live(Model(found, settings))
         self.pool = MoleculePool(
             settings.conformer_workers, settings.molecule_seconds, settings.max_atoms
+        )
+        self._geometries: Batcher[_Timed, _Made] = Batcher(
+            "geometries", self._build, lanes=self.pool.workers
         )
         try:
             self._warm_up()
         except Qm9FlowError:
-            self.pool.close()
+            self.close()
             raise
+
+    @property
+    def found(self) -> FoundModel:
+        """The bundle that answers now."""
+        return self.live.model.found
+
+    @property
+    def predictor(self) -> Predictor:
+        """What runs it."""
+        return self.live.model.predictor
+
+    def waiting(self) -> dict[str, int]:
+        """Molecules that wait.
+
+        Returns:
+            By what they wait for: `geometry` or `network`.
+        """
+        return {"geometry": self._geometries.waiting, "network": self.live.model.waiting}
 
     def identity(self) -> dict[str, Any]:
         """What answers: name, version, alias, provider."""
-        return {
-            "name": self.found.name,
-            "version": self.found.version,
-            "alias": self.found.alias,
-            "provider": self.predictor.provider,
-        }
+        return self.live.model.identity()
 
     def describe(self) -> dict[str, Any]:
         """What answers, with its units, training and limits."""
-        settings = self.settings
+        model, settings = self.live.model, self.settings
         return {
-            **self.identity(),
-            "provider_required": self.predictor.session.requested,
-            "units": self.predictor.units,
+            **model.identity(),
+            "provider_required": model.predictor.session.requested,
+            "since": model.since.isoformat(timespec="seconds"),
+            "units": model.predictor.units,
             "targets": target_facts(),
-            "training": self.facts,
+            "training": model.facts,
             "limits": {
                 "molecules": settings.max_molecules,
                 "body_bytes": settings.max_body_bytes,
@@ -85,159 +103,152 @@ class Engine:
             },
         }
 
-    def respond(self, body: bytes) -> bytes:
+    def respond(self, body: bytes, call: Call | None = None, note: Note | None = None) -> bytes:
         """Answer a request.
 
         Args:
             body: As it came in.
+            call: Says how long the answer is wanted; None means as long as a request may take.
+            note: Is told how it went; None where nobody asks.
 
         Returns:
             The answer's body, JSON.
 
         Raises:
             RequestError: The request as a whole is refused.
+            CallOverError: It was not done in time.
         """
+        call = call or Call(self.settings.request_seconds)
+        note = note or Note()
         request = read_request(body, self.settings.max_molecules)
-        units = {name: self.predictor.units[name] for name in request.targets}
-        results = self.predict(request)
-        return encode(
-            {
-                "model": self.identity(),
+        note.molecules = len(request.molecules)
+        with self.live.borrow() as model:
+            note.model = model.version
+            units = {name: model.predictor.units[name] for name in request.targets}
+            results = self.predict(request, model, call)
+            answer = {
+                "model": model.identity(),
                 "units": units,
-                "level": self.predictor.level,
+                "level": model.predictor.level,
                 "results": results,
             }
-        )
+        note.failed = sum(not result["ok"] for result in results)
+        return encode(answer)
 
-    def predict(self, request: PredictRequest) -> list[dict[str, Any]]:
+    def predict(self, request: PredictRequest, model: Model, call: Call) -> list[dict[str, Any]]:
         """One entry a molecule, in order; a bad molecule touches no other.
 
         Args:
             request: Molecules and targets.
+            model: What computes them.
+            call: Says how long the answer is wanted.
 
         Returns:
             Plain values.
+
+        Raises:
+            CallOverError: It was not done in time.
         """
-        molecules = self._molecules(request)
+        molecules = self._molecules(request, call)
         started = time.monotonic()
-        results = self._predictions(molecules, request.targets)
+        results = self._predictions(molecules, model, call)
         metrics.observe_seconds("prediction", time.monotonic() - started)
-        entries = [_counted(result) for result in results]
+        entries = [_entry(result, request.targets) for result in results]
         if "positions" in request.include:
             add_positions(entries, molecules)
         return entries
 
-    def close(self) -> None:
-        """End the processes that make geometries."""
-        self.pool.close()
+    def draw(self, records: Sequence[object], call: Call) -> list[str | MoleculeError]:
+        """Drawings, in the same line as geometries: both take turns at the processes.
 
-    def _molecules(self, request: PredictRequest) -> list[Structure | MoleculeError]:
+        Args:
+            records: Entries of a request.
+            call: Says how long the answer is wanted.
+
+        Returns:
+            An SVG document or an error for each entry, in order.
+
+        Raises:
+            CallOverError: It was not done in time.
+        """
+        read = read_drawings(records, self.settings.max_atoms)
+        drawn = self._made([item for item in read if isinstance(item, DrawingJob)], call)
+        return [_drawn(next(drawn)) if isinstance(item, DrawingJob) else item for item in read]
+
+    def close(self) -> None:
+        """End the processes that make geometries, and the model."""
+        self._geometries.stop()
+        self.pool.close()
+        self._geometries.close()
+        self.live.close()
+
+    def _molecules(self, request: PredictRequest, call: Call) -> list[Structure | MoleculeError]:
         started = time.monotonic()
-        molecules = from_records(
-            request.molecules, self.pool, budget_s=self.settings.geometry_seconds
-        )
+        read = read_records(request.molecules, self.settings.max_atoms)
+        built = self._made([item for item in read if isinstance(item, Job)], call)
+        molecules = [_built(next(built)) if isinstance(item, Job) else item for item in read]
         metrics.observe_seconds("geometry", time.monotonic() - started)
         return molecules
 
-    def _predictions(
-        self, molecules: list[Structure | MoleculeError], targets: tuple[str, ...]
-    ) -> list[Prediction | MoleculeError]:
-        try:
-            return self.predictor.predict_each(molecules, targets)
-        except InferenceError as error:
-            logger.warning("a batch failed, its molecules run one by one: %s", error)
-        return [self._alone(molecule, targets) for molecule in molecules]
+    def _made(self, jobs: Sequence[Job | DrawingJob], call: Call) -> Iterator[_Made | None]:
+        limit = min(self.settings.geometry_seconds, call.seconds_left)
+        until = time.monotonic() + limit
+        return iter(self._geometries.run([(job, until) for job in jobs], call, limit))
 
-    def _alone(
-        self, molecule: Structure | MoleculeError, targets: tuple[str, ...]
-    ) -> Prediction | MoleculeError:
-        try:
-            return self.predictor.predict_each([molecule], targets)[0]
-        except InferenceError as error:
-            logger.warning("the network failed: %s", error)
-            return MoleculeError("the network failed on this molecule; the service's log says why")
+    def _build(self, jobs: Sequence[_Timed]) -> list[_Made]:
+        return [self._one(job, until - time.monotonic()) for job, until in jobs]
+
+    def _one(self, job: Job | DrawingJob, seconds: float) -> _Made:
+        if isinstance(job, DrawingJob):
+            return self.pool.draw([job], budget_s=seconds)[0]
+        started = time.monotonic()
+        made = self.pool.build([job], budget_s=seconds)[0]
+        metrics.observe_conformer(time.monotonic() - started)
+        return made
+
+    def _predictions(
+        self, molecules: Sequence[Structure | MoleculeError], model: Model, call: Call
+    ) -> list[Outcome]:
+        valid = [item for item in molecules if not isinstance(item, MoleculeError)]
+        predicted = iter(model.predict(valid, call))
+        return [item if isinstance(item, MoleculeError) else next(predicted) for item in molecules]
 
     def _warm_up(self) -> None:
-        """The first run allocates, and the first geometry starts processes: not at users' cost."""
+        """The first geometry starts processes: not at users' cost."""
         jobs = [Job("smiles", "CCO")] * self.pool.workers
         for result in self.pool.build(jobs):
             if isinstance(result, MoleculeError):
                 raise InferenceError(f"no geometry can be made from a SMILES: {result}")
-        sizes = (1, 9, 18, 29)
-        rows = [[[1.5 * i, 0.0, 0.0] for i in range(size)] for size in sizes]
-        molecules = [from_arrays([6] * len(row), row) for row in rows]
-        self.predictor.predict(molecules)
 
 
-class Runtime:
-    """The engine to be: loading, ready, or failed for a stated reason."""
-
-    def __init__(self, settings: ServeConfig) -> None:
-        """Start loading in the background.
-
-        Args:
-            settings: What to load.
-        """
-        self.settings = settings
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="loading")
-        self._loading: Future[Engine] = self._threads.submit(_load, settings)
-        self._loading.add_done_callback(_log_outcome)
-
-    @property
-    def engine(self) -> Engine | None:
-        """The engine, once it is ready."""
-        return self._loading.result() if self.status == "ready" else None
-
-    @property
-    def status(self) -> Status:
-        """How far loading has come."""
-        if not self._loading.done():
-            return "loading"
-        return "ready" if self._loading.exception() is None else "failed"
-
-    def wait(self, timeout_s: float) -> Engine:
-        """Wait for the engine.
-
-        Args:
-            timeout_s: Seconds at most.
-
-        Returns:
-            The engine.
-
-        Raises:
-            Qm9FlowError: It cannot be loaded.
-            TimeoutError: Not in that time.
-        """
-        return self._loading.result(timeout_s)
-
-    def close(self) -> None:
-        """End what runs."""
-        self._threads.shutdown(wait=True)
-        engine = self.engine
-        if engine is not None:
-            engine.close()
+def _drawn(result: _Made | None) -> str | MoleculeError:
+    if result is None:
+        return MoleculeTimeoutError("the time for the drawings of this request ran out")
+    assert isinstance(result, str | MoleculeError)
+    return result
 
 
-def _load(settings: ServeConfig) -> Engine:
-    if settings.bundle is None:
-        found = find_model(settings.model)
-        if found.remark:
-            logger.warning(found.remark)
-        return Engine(found, settings)
-    return Engine(FoundModel(Path(settings.bundle), settings.version, settings.alias), settings)
+def _built(result: _Made | None) -> Structure | MoleculeError:
+    if result is None:
+        return MoleculeTimeoutError(
+            "the time for the geometries of this request ran out: send fewer SMILES at a time, or "
+            "geometries"
+        )
+    assert not isinstance(result, str)
+    return result
 
 
-def _log_outcome(loading: "Future[Engine]") -> None:
-    error = loading.exception()
-    if error is None:
-        engine = loading.result()
-        logger.info("ready: %s from %s", engine.identity(), engine.found.bundle)
-    elif isinstance(error, Qm9FlowError):
-        logger.error("the model cannot be served: %s", error)
-    else:
-        logger.error("the model cannot be served", exc_info=error)
+def _entry(result: Outcome, targets: Sequence[str]) -> dict[str, Any]:
+    if isinstance(result, MoleculeError):
+        metrics.count_molecule(result.code)
+        return entry(result)
+    metrics.count_molecule("ok")
+    metrics.count_domain(result.domain)
+    return entry(_of(result, targets))
 
 
-def _counted(result: Prediction | MoleculeError) -> dict[str, Any]:
-    metrics.count_molecule(result.code if isinstance(result, MoleculeError) else "ok")
-    return entry(result)
+def _of(result: Prediction, targets: Sequence[str]) -> Prediction:
+    """Batches of all requests are computed together, so with all targets."""
+    values = {name: result.values[name] for name in targets}
+    intervals = {name: result.intervals[name] for name in targets if name in result.intervals}
+    return dataclasses.replace(result, values=values, intervals=intervals)

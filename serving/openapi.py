@@ -9,6 +9,15 @@ from qm9flow.molecules.molecule import Geometry
 from qm9flow.properties import PROPERTIES, TARGETS, Origin
 from serving.requests import INCLUDABLE
 
+HYDROGEN = """hydrogen
+  example
+
+  2  1  0  0  0  0  0  0  0  0999 V2000
+    0.0000    0.0000    0.0000 H   0  0
+    0.0000    0.0000    0.7414 H   0  0
+  1  2  1  0
+M  END
+"""
 WATER = "3\nwater\nO 0.0 0.0 0.1173\nH 0.0 0.7572 -0.4692\nH 0.0 -0.7572 -0.4692"
 
 Json = dict[str, Any]
@@ -37,24 +46,52 @@ def document(settings: ServeConfig) -> Json:
         "info": {
             "title": "qm9flow",
             "version": qm9flow.__version__,
+            "license": {"name": "MIT"},
             "description": (
                 "Nineteen molecular properties as B3LYP/6-31G(2df,p) gives them in QM9, predicted "
-                "by a graph neural network from elements and geometry."
+                "by a graph neural network from elements and geometry. Every answer has a header "
+                "`X-Request-ID`, by which the service's log knows it: the client's own if it sent "
+                "one of at most 64 letters, digits and `._:-`."
             ),
         },
         "servers": [{"url": "."}],
+        "tags": [
+            {"name": "prediction", "description": "What the service is for"},
+            {"name": "operation", "description": "What those ask who keep it running"},
+        ],
         "paths": {
             "/predict": {"post": _predict(settings)},
             "/draw": {"post": _draw(settings)},
             "/model": {
-                "get": _get("What answers: name, version, provider, units, limits", "Model")
+                "get": _get(
+                    "model",
+                    "What answers: name, version, provider, units, limits, what comes next",
+                    "Model",
+                    needs_key=True,
+                )
             },
-            "/livez": {"get": _get("The process answers", "Alive", can_fail=False)},
-            "/readyz": {"get": _get("The model is loaded and warm", "Ready")},
-            "/metrics": {"get": _get_text("Prometheus metrics")},
-            "/docs.json": {"get": _get("This description", "Description", can_fail=False)},
+            "/livez": {"get": _get("livez", "The process answers", "Alive", can_fail=False)},
+            "/readyz": {"get": _get("readyz", "The model is loaded and warm", "Ready")},
+            "/metrics": {"get": _metrics()},
+            "/docs.json": {"get": _get("docs", "This description", "Description", can_fail=False)},
         },
-        "components": {"schemas": _schemas(settings)},
+        "components": {
+            "schemas": _schemas(settings),
+            "headers": {
+                "X-Request-ID": {
+                    "description": "By which the service's log knows the request",
+                    "schema": {"type": "string"},
+                },
+                "Retry-After": {
+                    "description": "Seconds after which trying again makes sense",
+                    "schema": {"type": "integer"},
+                },
+            },
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
     }
 
 
@@ -69,28 +106,71 @@ def _content(name: str, examples: Json | None = None) -> Json:
     return {"application/json": content}
 
 
-def _error(text: str) -> Json:
-    return {"description": text, "content": _content("Error")}
+_KEYS: list[Json] = [{"bearer": []}, {"header": []}, {}]
+"""A key in either header; none where the service has no keys."""
+
+_HEADERS = {"X-Request-ID": {"$ref": "#/components/headers/X-Request-ID"}}
+_RETRY = {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
 
 
-def _get(text: str, schema: str, *, can_fail: bool = True) -> Json:
-    responses = {"200": {"description": text, "content": _content(schema)}}
+def _error(text: str, code: str, *, is_passing: bool = False) -> Json:
+    example = {"error": {"code": code, "message": "what was wrong", "request_id": "6f2a"}}
+    return {
+        "description": text,
+        "headers": {**_HEADERS, **(_RETRY if is_passing else {})},
+        "content": _content("Error", {code: example}),
+    }
+
+
+def _refusals() -> Json:
+    return {
+        "401": _error("`unauthorized`: the service has keys, and this is none", "unauthorized"),
+        "403": _error(
+            "`no_keys`: the service has none, so it answers on the loopback address alone",
+            "no_keys",
+        ),
+    }
+
+
+def _success(text: str, content: Json) -> Json:
+    return {"description": text, "headers": _HEADERS, "content": content}
+
+
+def _get(
+    name: str, text: str, schema: str, *, can_fail: bool = True, needs_key: bool = False
+) -> Json:
+    responses = {"200": _success(text, _content(schema))}
     if can_fail:
-        responses["503"] = _error("`not_ready`: the model is being loaded; `failed`: it cannot be")
-    return {"summary": text, "responses": responses}
+        responses["503"] = _error(
+            "`not_ready`: the model is being loaded; `failed`: it cannot be; `stopping`: the "
+            "service is about to end",
+            "not_ready",
+            is_passing=True,
+        )
+    operation: Json = {"operationId": name, "tags": ["operation"], "summary": text}
+    if needs_key:
+        responses |= _refusals()
+        operation["security"] = _KEYS
+    return operation | {"responses": responses}
 
 
-def _get_text(text: str) -> Json:
+def _metrics() -> Json:
+    text = "Prometheus metrics"
     content = {"text/plain": {"schema": {"type": "string"}}}
-    return {"summary": text, "responses": {"200": {"description": text, "content": content}}}
+    return {
+        "operationId": "metrics",
+        "tags": ["operation"],
+        "summary": text,
+        "security": _KEYS,
+        "responses": {"200": _success(text, content), **_refusals()},
+    }
 
 
-def _predict(settings: ServeConfig) -> Json:
-    examples = {
-        "mixed": {
-            "molecules": [{"xyz": WATER}, {"smiles": "CCO"}, {"smiles": "C1CC"}],
-            "targets": ["gap", "homo"],
-        },
+def _request_examples() -> Json:
+    return {
+        "smiles": {"molecules": [{"smiles": "CCO"}], "targets": ["gap", "homo"]},
+        "xyz": {"molecules": [{"xyz": WATER}], "targets": ["mu", "alpha"]},
+        "sdf": {"molecules": [{"sdf": HYDROGEN, "geometry": "approximate"}]},
         "arrays": {
             "molecules": [
                 {
@@ -100,17 +180,61 @@ def _predict(settings: ServeConfig) -> Json:
                 }
             ]
         },
+        "mixed": {
+            "molecules": [{"xyz": WATER}, {"smiles": "CCO"}, {"smiles": "C1CC"}],
+            "targets": ["gap", "homo"],
+        },
     }
+
+
+def _answer_example() -> Json:
+    broken = {"code": "invalid_smiles", "message": "not a SMILES: unclosed ring"}
     return {
+        "model": {"name": "qm9flow", "version": 1, "alias": "champion", "provider": "cpu"},
+        "units": {"gap": "eV"},
+        "level": None,
+        "results": [
+            {
+                "ok": True,
+                "values": {"gap": 9.758},
+                "intervals": {"gap": None},
+                "domain": {"inside": True, "score": None, "reasons": []},
+                "geometry": {"source": "dft", "conformers": 1},
+                "warnings": [],
+            },
+            {"ok": False, "error": broken},
+        ],
+    }
+
+
+def _predict(settings: ServeConfig) -> Json:
+    return {
+        "operationId": "predict",
+        "tags": ["prediction"],
         "summary": "Predict molecules",
         "description": (
             "One result a molecule, in their order. Each molecule is judged by itself: a bad one "
             "has its own error and never spoils the others; if all are bad the status is still "
-            "200."
+            "200. `model` names the version that computed all results of the answer."
         ),
-        "requestBody": {"required": True, "content": _content("PredictRequest", examples)},
+        "security": _KEYS,
+        "parameters": [
+            {
+                "name": "X-Request-ID",
+                "in": "header",
+                "required": False,
+                "schema": {"type": "string", "maxLength": 64},
+                "description": "What to call the request in the answer and in the log",
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "content": _content("PredictRequest", _request_examples()),
+        },
         "responses": _responses(
-            settings, "Answer", "`bad_request`, `unknown_target` or `too_many_molecules`"
+            settings,
+            _content("Answer", {"two": _answer_example()}),
+            "`bad_request`, `unknown_target` or `too_many_molecules`",
         ),
     }
 
@@ -118,29 +242,42 @@ def _predict(settings: ServeConfig) -> Json:
 def _draw(settings: ServeConfig) -> Json:
     examples = {"mixed": {"molecules": [{"smiles": "CCO"}, {"xyz": WATER}, {"smiles": "C1CC"}]}}
     return {
+        "operationId": "draw",
+        "tags": ["prediction"],
         "summary": "Draw molecules in two dimensions",
         "description": (
             "One SVG document a molecule, in their order, or why there is none. A SMILES or a mol "
             "block is drawn whatever its elements and charge; bonds of a geometry are perceived "
             "from its distances."
         ),
+        "security": _KEYS,
         "requestBody": {"required": True, "content": _content("DrawRequest", examples)},
-        "responses": _responses(settings, "Drawings", "`bad_request` or `too_many_molecules`"),
+        "responses": _responses(
+            settings, _content("Drawings"), "`bad_request` or `too_many_molecules`"
+        ),
     }
 
 
-def _responses(settings: ServeConfig, schema: str, refusals: str) -> Json:
+def _responses(settings: ServeConfig, content: Json, refusals: str) -> Json:
     return {
-        "200": {"description": "One result a molecule, in order", "content": _content(schema)},
-        "400": _error(refusals),
-        "413": _error(f"`body_too_large`: more than {settings.max_body_bytes:,} bytes"),
-        "415": _error("`unsupported_media_type`: the body is not said to be JSON"),
-        "500": _error("`internal`: the service failed"),
+        "200": _success("One result a molecule, in order", content),
+        "400": _error(refusals, "bad_request"),
+        **_refusals(),
+        "413": _error(
+            f"`body_too_large`: more than {settings.max_body_bytes:,} bytes", "body_too_large"
+        ),
+        "415": _error(
+            "`unsupported_media_type`: the body is not said to be JSON",
+            "unsupported_media_type",
+        ),
+        "500": _error("`internal`: the service failed", "internal"),
         "503": _error(
             "`not_ready` or `busy`: try again after `Retry-After` seconds; `failed`: the model "
-            "cannot be loaded"
+            "cannot be loaded",
+            "busy",
+            is_passing=True,
         ),
-        "504": _error(f"`timeout`: no answer within {settings.request_seconds:g} s"),
+        "504": _error(f"`timeout`: no answer within {settings.request_seconds:g} s", "timeout"),
     }
 
 
@@ -159,7 +296,7 @@ def _schemas(settings: ServeConfig) -> Json:
     return {
         **_request_schemas(settings),
         **_answer_schemas(),
-        "Error": _object({"error": _object({"code": text, "message": text})}),
+        "Error": _object({"error": _object({"code": text, "message": text, "request_id": text})}),
         "Alive": _object({"status": {"type": "string", "enum": ["alive"]}}),
         "Ready": _object(
             {
@@ -258,6 +395,7 @@ def _request_schemas(settings: ServeConfig) -> Json:
 
 def _answer_schemas() -> Json:
     text = {"type": "string"}
+    moment: Json = {"type": "string", "format": "date-time"}
     identity: Json = {
         "name": text,
         "version": {"type": "integer", "nullable": True},
@@ -298,10 +436,32 @@ def _answer_schemas() -> Json:
             {
                 **identity,
                 "provider_required": {"type": "string", "enum": ["auto", "cpu", "cuda"]},
+                "since": {**moment, "description": "When this model was opened"},
                 "units": _ref("Units"),
                 "targets": {"type": "array", "items": _ref("Target")},
                 "training": {"type": "object", "description": "Data, split, errors, code"},
                 "limits": {"type": "object", "additionalProperties": {"type": "number"}},
+                "watch": _object(
+                    {
+                        "alias": text,
+                        "asked": {**moment, "nullable": True},
+                        "unanswered_since": {**moment, "nullable": True},
+                    },
+                    nullable=True,
+                    description=(
+                        "The alias that the service follows, when the registry last said where it "
+                        "points, and since when it has not answered; null for a model that stays"
+                    ),
+                ),
+                "next": _object(
+                    {
+                        "version": {"type": "integer"},
+                        "error": _object({"code": text, "message": text}),
+                        "tries": {"type": "integer", "minimum": 1},
+                    },
+                    nullable=True,
+                    description="The version that the alias points at and that cannot be loaded",
+                ),
             }
         ),
         "Target": _object(

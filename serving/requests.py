@@ -36,6 +36,25 @@ class RequestError(Exception):
         self.retry_after_s = retry_after_s
 
 
+@dataclass
+class Note:
+    """What became of a request, for the access log.
+
+    Attributes:
+        id: Of the request, as its answer's header has it.
+        key: Name of the key that it came with; None where none was needed.
+        molecules: How many it has; None where it was not read.
+        failed: How many of them have an error of their own.
+        model: Version that answered; None for none, or one that is not from a registry.
+    """
+
+    id: str = ""
+    key: str | None = None
+    molecules: int | None = None
+    failed: int = 0
+    model: int | None = None
+
+
 @dataclass(frozen=True)
 class PredictRequest:
     """A request that will be answered.
@@ -63,17 +82,18 @@ def encode(value: Any) -> bytes:
     return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
-def error_body(code: str, message: str) -> dict[str, dict[str, str]]:
+def error_body(code: str, message: str, request_id: str) -> dict[str, dict[str, str]]:
     """The one shape of an error.
 
     Args:
         code: Machine-readable reason.
         message: For people.
+        request_id: By which the service's log knows the request.
 
     Returns:
         The body.
     """
-    return {"error": {"code": code, "message": message}}
+    return {"error": {"code": code, "message": message, "request_id": request_id}}
 
 
 def read_request(body: bytes, max_molecules: int) -> PredictRequest:

@@ -1,15 +1,17 @@
 """The BentoML service: `bentoml serve serving.service:QM9Flow`, or better `qm9flow serve`.
 
-BentoML starts, supervises and stops the processes, logs access and builds containers; the routes
-are those of `serving.app`.
+BentoML starts, supervises and stops the processes and builds containers; the routes, limits, keys,
+metrics and the access log are those of `serving.app`.
 """
 
 import bentoml
 from bentoml.exceptions import BentoMLException
 
-from serving.app import Front
-from serving.engine import Runtime
+from serving import metrics
+from serving.front import Front
+from serving.runtime import Runtime
 from serving.settings import read_settings
+from serving.stopping import on_stop
 
 BENTOML_SECONDS = 300
 """BentoML's own limit of a request, whose answer has another shape: ours always comes first. Not
@@ -35,7 +37,11 @@ class Worker:
 
     def __init__(self) -> None:
         """Load the model in the background; `/readyz` says when it is there."""
-        self.runtime = Runtime(read_settings())
+        if QM9Flow.config.get("workers") in (None, 1):
+            metrics.stay_in_memory()
+        settings = read_settings()
+        self.runtime = Runtime(settings)
+        on_stop(self.runtime.stop, settings.linger_seconds)
 
     @bentoml.on_shutdown
     def close(self) -> None:
@@ -44,6 +50,10 @@ class Worker:
 
 
 QM9Flow = bentoml.service(
-    Worker, name="qm9flow", traffic={"timeout": BENTOML_SECONDS}, metrics={"enabled": False}
+    Worker,
+    name="qm9flow",
+    traffic={"timeout": BENTOML_SECONDS},
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
 )
 QM9Flow.add_asgi_middleware(Front, current=current_runtime)

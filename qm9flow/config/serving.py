@@ -19,6 +19,10 @@ class ServeConfig:
     """The fetched bundle's version."""
     alias: str | None = None
     """The fetched bundle's alias."""
+    tracking_uri: str | None = None
+    """The store whose alias `model` is followed; none means that of the environment."""
+    poll_seconds: Annotated[float, between(0.05, 86_400)] = 10.0
+    """Seconds between two looks at where the alias points; a version or folder is never left."""
     device: Device = "auto"
     """`cuda` requires a GPU; `auto` takes one where there is one."""
     threads: Annotated[int | None, at_least(1)] = 1
@@ -34,12 +38,23 @@ class ServeConfig:
     """Atoms of a molecule, at most."""
     max_requests: Annotated[int, between(1, 10**9)] = 64
     """Predictions under way or waiting, at most; more are told to come back."""
+    max_waiting_bytes: Annotated[int, between(1, 10**12)] = 64 * 1024 * 1024
+    """Bytes of the bodies of all requests that are read or answered, at most."""
     molecule_seconds: Annotated[float, between(0.01, 240)] = 10.0
     """Seconds for the geometry of one SMILES."""
     geometry_seconds: Annotated[float, between(0.01, 240)] = 30.0
     """Seconds for the geometries of one request; SMILES not done by then have timed out."""
     request_seconds: Annotated[float, between(0.01, 240)] = 60.0
     """Seconds for a request."""
+    keys_file: str | None = None
+    """A file of API keys; none means that of the environment, or no keys."""
+    access_log: str | None = None
+    """The file of the access log; none means standard error."""
+    linger_seconds: Annotated[float, between(0, 600)] = 1.0
+    """Seconds between being told to stop, which `/readyz` says at once, and taking no more
+    connections."""
+    stop_seconds: Annotated[float, between(1, 3600)] = 30.0
+    """Seconds that requests under way then have to end."""
 
     def __post_init__(self) -> None:
         check_limits(self)

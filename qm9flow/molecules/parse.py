@@ -207,12 +207,7 @@ def from_records(
     Returns:
         A molecule, conformers or an error for each entry, in order.
     """
-    results: list[Structure | MoleculeError | Job] = []
-    for record in records:
-        try:
-            results.append(_read(record, pool.max_atoms))
-        except MoleculeError as error:
-            results.append(error)
+    results = read_records(records, pool.max_atoms)
     jobs = [item for item in results if isinstance(item, Job)]
     built = iter(pool.build(jobs, budget_s=budget_s, progress=progress)) if jobs else iter(())
     return [next(built) if isinstance(item, Job) else item for item in results]
@@ -267,6 +262,27 @@ def to_xyz(molecule: Molecule) -> str:
         )
     ]
     return "\n".join([str(len(lines)), "", *lines, ""])
+
+
+def read_records(
+    records: Sequence[object], max_atoms: int = MAX_ATOMS
+) -> list[Molecule | Job | MoleculeError]:
+    """The quick part of `from_records`: all that needs no RDKit.
+
+    Args:
+        records: As in `from_record`.
+        max_atoms: Most atoms of a molecule.
+
+    Returns:
+        For each entry a molecule, what a `MoleculePool` has to build, or why it is refused.
+    """
+    results: list[Molecule | Job | MoleculeError] = []
+    for record in records:
+        try:
+            results.append(_read(record, max_atoms))
+        except MoleculeError as error:
+            results.append(error)
+    return results
 
 
 def split_xyz(text: str) -> list[str]:

@@ -53,8 +53,7 @@ class Connection:
             RegistryError: The store cannot be opened.
         """
         self.uri = uri
-        if uri.startswith(("http://", "https://")):
-            _refuse_silent_server(uri)
+        refuse_silent_server(uri)
         self.client: MlflowClient = self.call(
             "opening the store", lambda: MlflowClient(tracking_uri=uri)
         )
@@ -164,8 +163,17 @@ def _is_busy(error: Exception) -> bool:
     return isinstance(error, MlflowException) and error.error_code == "TEMPORARILY_UNAVAILABLE"
 
 
-def _refuse_silent_server(uri: str) -> None:
-    """MLflow itself tries for four minutes before it says that nobody is there."""
+def refuse_silent_server(uri: str) -> None:
+    """Ask a server for a sign of life: MLflow tries for minutes before it says that there is none.
+
+    Args:
+        uri: The tracking URI; other stores than servers are not asked.
+
+    Raises:
+        RegistryError: Nobody answers.
+    """
+    if not uri.startswith(("http://", "https://")):
+        return
     parts = urlsplit(uri)
     address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
     try:

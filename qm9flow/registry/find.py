@@ -77,6 +77,18 @@ class FoundModel:
         return {name: config[name] for name in FACTS if name in config}
 
 
+def is_alias(reference: str) -> bool:
+    """Whether a model's name may mean another model tomorrow.
+
+    Args:
+        reference: As for `find_model`.
+
+    Returns:
+        False for a folder, a version's number, and `pretrained`.
+    """
+    return not (_is_folder(reference) or reference.isdecimal() or reference == pretrained.NAME)
+
+
 def find_model(reference: str, tracking_uri: str | None = None) -> FoundModel:
     """Find a model; fetch it from the registry if it is not here yet.
 
@@ -98,11 +110,8 @@ def find_model(reference: str, tracking_uri: str | None = None) -> FoundModel:
     is_uri = reference.startswith("models:")
     reference = _in_registry(reference) if is_uri else reference
     folder = Path(reference)
-    is_bundle = not is_uri and (folder / "model.onnx").is_file()
-    is_path = not is_uri and (os.sep in reference or reference in (".", ".."))
-    is_reserved = reference in RESERVED or reference.isdecimal()
-    if is_path or (is_bundle and not is_reserved):
-        if not is_bundle:
+    if not is_uri and _is_folder(reference):
+        if not _holds_model(folder):
             raise RegistryError(f"{reference} is no bundle: it holds no model.onnx")
         _check_file(folder)
         return FoundModel(folder.absolute())
@@ -134,6 +143,16 @@ def _in_registry(uri: str) -> str:
             f"or models:/{NAME}/3, with a version's number"
         )
     return found[2] or found[3]
+
+
+def _is_folder(reference: str) -> bool:
+    is_path = os.sep in reference or reference in (".", "..")
+    is_reserved = reference in RESERVED or reference.isdecimal()
+    return is_path or (_holds_model(Path(reference)) and not is_reserved)
+
+
+def _holds_model(folder: Path) -> bool:
+    return (folder / "model.onnx").is_file()
 
 
 def _nothing_registered(reference: str) -> NothingRegisteredError:

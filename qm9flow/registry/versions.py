@@ -203,6 +203,21 @@ def list_versions(tracking_uri: str | None = None) -> list[Version]:
             return sorted(found, key=lambda version: version.number, reverse=True)
 
 
+def alias_numbers(tracking_uri: str | None = None) -> dict[str, int]:
+    """Where each alias points; one short question.
+
+    Args:
+        tracking_uri: None takes the environment's, or the database in the current folder.
+
+    Returns:
+        Version number by alias; none where nothing was registered.
+
+    Raises:
+        RegistryError: There is no store, or it cannot be read.
+    """
+    return _aliases(connect(tracking_uri))
+
+
 def resolve(which: str | int | None = None, tracking_uri: str | None = None) -> Version:
     """Find one version.
 

@@ -25,10 +25,14 @@ def champion(dataset: Dataset) -> FoundModel:
 
 
 @pytest.fixture(scope="session")
-def client(champion: FoundModel) -> Iterator[TestClient]:
+def client(champion: FoundModel, dataset: Dataset) -> Iterator[TestClient]:
     """The service with small limits, ready."""
     config = dataclasses.replace(
-        LIMITS, bundle=str(champion.bundle), version=champion.version, alias=champion.alias
+        LIMITS,
+        bundle=str(champion.bundle),
+        version=champion.version,
+        alias=champion.alias,
+        tracking_uri=served.store(dataset),
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(SERVE_ENVIRONMENT, json.dumps(dataclasses.asdict(config)))

@@ -37,12 +37,19 @@ def predict(client: TestClient, *molecules: object, **more: object) -> dict[str,
     return answer
 
 
+def in_json_schema(part: Any) -> Any:
+    """OpenAPI 3.0 says in other words than JSON Schema what may be null."""
+    if isinstance(part, list):
+        return [in_json_schema(item) for item in part]
+    if not isinstance(part, dict):
+        return part
+    plain = {key: in_json_schema(value) for key, value in part.items() if key != "nullable"}
+    return plain | {"type": [part["type"], "null"]} if part.get("nullable") is True else plain
+
+
 @cache
 def validator(client: TestClient, schema: str) -> jsonschema.Draft202012Validator:
-    # JSON Schema says null in other words than OpenAPI 3.0.
-    text = client.get("/docs.json").text
-    text = re.sub(r'"type":"(\w+)","nullable":true', r'"type":["\1","null"]', text)
-    described = json.loads(text)
+    described = in_json_schema(client.get("/docs.json").json())
     return jsonschema.Draft202012Validator({"$ref": f"#/components/schemas/{schema}", **described})
 
 

@@ -22,8 +22,9 @@ from qm9flow.inference.prediction import Prediction
 from qm9flow.inference.predictor import Predictor
 from qm9flow.molecules.molecule import Molecule
 from qm9flow.registry.find import FoundModel
-from serving.app import Front
-from serving.engine import Engine, Runtime
+from serving.engine import Engine
+from serving.front import Front
+from serving.runtime import Runtime
 from serving.settings import read_settings
 
 ONE = {"molecules": [{"numbers": [1], "positions": [[0, 0, 0]]}]}
@@ -32,17 +33,12 @@ ONE = {"molecules": [{"numbers": [1], "positions": [[0, 0, 0]]}]}
 class Loaded(Runtime):
     """A runtime whose engine a test looks into."""
 
-    def __init__(self, engine: Engine | None) -> None:
-        self.settings = ServeConfig()
+    def __init__(self, engine: Engine | None, settings: ServeConfig | None = None) -> None:
+        self.settings = settings or ServeConfig()
+        self.is_stopping = False
         self._engine = engine
-
-    @property
-    def status(self) -> str:  # type: ignore[override]
-        return "ready" if self._engine else "loading"
-
-    @property
-    def engine(self) -> Engine | None:
-        return self._engine
+        self._swapper = None
+        self._error = None
 
 
 @pytest.fixture
@@ -136,7 +132,7 @@ def test_without_a_registry_the_pretrained_model_answers(
 def test_an_unforeseen_failure_is_500_without_details(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(body: bytes) -> bytes:
+    def broken(body: bytes, *more: object) -> bytes:
         raise KeyError("/secret/path")
 
     monkeypatch.setattr(engine, "respond", broken)
@@ -152,7 +148,7 @@ def test_a_failing_batch_is_repeated_one_by_one(
     whole = Predictor.predict_each
 
     def no_carbon(
-        self: Predictor, molecules: list[Molecule], targets: tuple[str, ...]
+        self: Predictor, molecules: list[Molecule], targets: tuple[str, ...] | None = None
     ) -> list[Prediction]:
         if any(6 in molecule.numbers for molecule in molecules):
             raise InferenceError("out of memory in /some/where")
@@ -169,7 +165,7 @@ def test_a_failing_batch_is_repeated_one_by_one(
 def test_busy_and_slow(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
 
-    def slow(body: bytes) -> bytes:
+    def slow(body: bytes, *more: object) -> bytes:
         release.wait(10)
         return b"{}"
 

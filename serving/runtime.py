@@ -1,0 +1,155 @@
+"""The engine to be: loaded in the background, kept with its alias, and closed at the end."""
+
+import logging
+import threading
+from pathlib import Path
+from typing import Any, Literal
+
+from qm9flow.config import ServeConfig
+from qm9flow.errors import Qm9FlowError
+from qm9flow.registry.find import FoundModel, find_model, is_alias
+from serving import metrics
+from serving.engine import Engine
+from serving.model import Model
+from serving.swapping import LONGEST_PAUSE_S, Swapper
+
+logger = logging.getLogger("bentoml.qm9flow")
+
+CLOSE_SECONDS = 5.0
+"""How long a look at the registry may take at the end; its thread dies with the process."""
+
+Status = Literal["loading", "ready", "failed"]
+
+
+class Runtime:
+    """The engine, from its first loading on.
+
+    Attributes:
+        settings: What is served.
+        is_stopping: Whether the process has been told to end.
+    """
+
+    def __init__(self, settings: ServeConfig) -> None:
+        """Start loading in the background.
+
+        Args:
+            settings: What to load.
+        """
+        self.settings = settings
+        self.is_stopping = False
+        self._engine: Engine | None = None
+        self._swapper: Swapper | None = None
+        self._error: Exception | None = None
+        self._closed = threading.Event()
+        self._decided = threading.Event()
+        self._thread = threading.Thread(target=self._live, name="model", daemon=True)
+        self._thread.start()
+
+    @property
+    def engine(self) -> Engine | None:
+        """The engine, once it is ready."""
+        return self._engine
+
+    @property
+    def status(self) -> Status:
+        """How far loading has come."""
+        if self._engine is not None:
+            return "ready"
+        return "loading" if self._error is None else "failed"
+
+    def describe(self) -> dict[str, Any]:
+        """How the alias stands that the service follows, if it follows one."""
+        return self._swapper.describe() if self._swapper else {"watch": None, "next": None}
+
+    def wait(self, timeout_s: float) -> Engine:
+        """Wait for the first loading.
+
+        Args:
+            timeout_s: Seconds at most.
+
+        Returns:
+            The engine.
+
+        Raises:
+            Qm9FlowError: It cannot be loaded.
+            TimeoutError: Not in that time.
+        """
+        if not self._decided.wait(timeout_s):
+            raise TimeoutError(f"the model was not loaded within {timeout_s:g} s")
+        if self._engine is None:
+            assert self._error is not None
+            raise self._error
+        return self._engine
+
+    def stop(self) -> None:
+        """Say that the process is about to end; requests are answered until it does."""
+        self.is_stopping = True
+
+    def close(self) -> None:
+        """End what runs."""
+        self._closed.set()
+        self._thread.join(CLOSE_SECONDS)
+        if self._engine is not None:
+            self._engine.close()
+
+    def _live(self) -> None:
+        """All that the background thread does, from the first loading to the end."""
+        if self._first() and self._engine is not None and is_alias(self.settings.model):
+            self._swapper = self._follow(self._engine)
+            while not self._closed.is_set():
+                self._look(self._swapper)
+                self._closed.wait(self.settings.poll_seconds)
+
+    def _first(self) -> bool:
+        """Load; a registry that is not there yet may come, a folder will not change."""
+        pause_s = self.settings.poll_seconds
+        while not self._closed.is_set():
+            if self._try():
+                return True
+            if self.settings.bundle is not None or not is_alias(self.settings.model):
+                return False
+            self._closed.wait(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        return False
+
+    def _try(self) -> bool:
+        try:
+            engine = Engine(_find(self.settings), self.settings)
+        except Exception as error:
+            if isinstance(error, Qm9FlowError):
+                logger.error("the model cannot be served: %s", error)
+            else:
+                logger.exception("the model cannot be served")
+            self._error = error
+            self._decided.set()
+            return False
+        logger.info("ready: %s from %s", engine.identity(), engine.found.bundle)
+        metrics.set_version(engine.found.version)
+        self._engine = engine
+        self._decided.set()
+        return True
+
+    def _follow(self, engine: Engine) -> Swapper:
+        from qm9flow.registry.watch import AliasWatch  # mlflow takes a second to import
+
+        settings = self.settings
+        alone = engine.found.version is None  # the pretrained model stands in
+        watch = AliasWatch(settings.model, settings.tracking_uri, may_be_missing=alone)
+        return Swapper(
+            engine.live, watch, lambda found: Model(found, settings), settings.poll_seconds
+        )
+
+    def _look(self, swapper: Swapper) -> None:
+        try:
+            swapper.look()
+        except Exception:
+            logger.exception("looking for another model broke down")
+
+
+def _find(settings: ServeConfig) -> FoundModel:
+    if settings.bundle is None:
+        found = find_model(settings.model, settings.tracking_uri)
+        if found.remark:
+            logger.warning(found.remark)
+        return found
+    return FoundModel(Path(settings.bundle), settings.version, settings.alias)
