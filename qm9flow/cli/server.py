@@ -5,6 +5,7 @@ import http.client
 import ipaddress
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -17,16 +18,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import qm9flow
+from qm9flow import locations
 from qm9flow.config import SERVE_ENVIRONMENT, ServeConfig
 from qm9flow.errors import ConfigError, InferenceError
+from qm9flow.registry.find import FoundModel, find_model
 
 logger = logging.getLogger(__name__)
 
 START_SECONDS = 180.0
 """For loading the model and starting the processes; some seconds on an idle machine."""
 
-STOP_SECONDS = 15.0
-"""For requests under way to end, and then for the processes to die."""
+CLOSE_SECONDS = 10.0
+"""For the processes to end when no request is under way any more."""
 
 _HOME = Path(qm9flow.__file__).resolve().parent.parent
 
@@ -68,15 +71,19 @@ class Server:
         url: Where it answers.
     """
 
-    def __init__(self, process: "subprocess.Popen[bytes]", host: str, port: int) -> None:
+    def __init__(
+        self, process: "subprocess.Popen[bytes]", host: str, port: int, stop_seconds: float
+    ) -> None:
         """Wrap a process.
 
         Args:
             process: BentoML's.
             host: What it listens on; requests to a wildcard go to the loopback.
             port: What it listens on.
+            stop_seconds: How long it may take to end.
         """
         self._process = process
+        self._stop_seconds = stop_seconds
         reach = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         self._address = (reach, port)
         self.url = f"http://[{reach}]:{port}" if ":" in reach else f"http://{reach}:{port}"
@@ -115,9 +122,11 @@ class Server:
         if self._process.poll() is None:
             self._process.terminate()
         try:
-            self._process.wait(STOP_SECONDS)
+            self._process.wait(self._stop_seconds)
         except subprocess.TimeoutExpired:
-            logger.warning("the server does not end within %g s, so it is killed", STOP_SECONDS)
+            logger.warning(
+                "the server does not end within %g s, so it is killed", self._stop_seconds
+            )
         finally:
             self._kill_all()
 
@@ -141,6 +150,30 @@ class Server:
         return answer.status, body.get("error", {}).get("code", "")
 
 
+def with_model(config: ServeConfig) -> tuple[ServeConfig, FoundModel]:
+    """Find the model before a server is started, in the caller's folder.
+
+    Args:
+        config: What is wanted.
+
+    Returns:
+        The same with the bundle's folder and the store's full address, and the model.
+
+    Raises:
+        RegistryError: There is no such model.
+    """
+    found = find_model(config.model, config.tracking_uri)
+    uri = locations.tracking_uri(config.tracking_uri)
+    full = dataclasses.replace(
+        config,
+        bundle=str(found.bundle),
+        version=found.version,
+        alias=found.alias,
+        tracking_uri=uri,
+    )
+    return full, found
+
+
 @contextmanager
 def running_server(config: ServeConfig, host: str, port: int) -> Iterator[Server]:
     """Start a server; end it when the block is left.
@@ -155,7 +188,8 @@ def running_server(config: ServeConfig, host: str, port: int) -> Iterator[Server
     """
     command = [sys.executable, "-m", "bentoml", "serve", "serving.service:QM9Flow"]
     command += ["--host", host, "--port", str(port), "--working-dir", str(_HOME)]
-    command += ["--timeout-graceful-shutdown", str(int(STOP_SECONDS) - 5)]
+    command += ["--timeout-graceful-shutdown", str(math.ceil(config.stop_seconds))]
+    stop_seconds = config.linger_seconds + config.stop_seconds + CLOSE_SECONDS
     with tempfile.TemporaryDirectory(prefix="qm9flow-serve-") as home:
         environment = {
             "BENTOML_HOME": home,  # its metrics folder must not be another server's
@@ -172,7 +206,7 @@ def running_server(config: ServeConfig, host: str, port: int) -> Iterator[Server
             stdout=2,  # BentoML logs to standard output; ours is for people
             start_new_session=True,  # Ctrl-C reaches us alone, and we end it once
         )
-        server = Server(process, host, port)
+        server = Server(process, host, port, stop_seconds)
         try:
             yield server
         finally:

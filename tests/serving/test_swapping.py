@@ -1,0 +1,321 @@
+"""A running engine follows its alias, and stays where it is when the new model is no good."""
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hand_made
+import pytest
+import registering
+import served
+import shipping
+
+from qm9flow.config import ServeConfig
+from qm9flow.data.store import Dataset
+from qm9flow.errors import InferenceError, RegistryError
+from qm9flow.inference.predictor import Predictor
+from qm9flow.properties import LEARNED
+from qm9flow.registry.aliases import promote, rollback
+from qm9flow.registry.find import FoundModel, is_alias
+from qm9flow.registry.versions import MODEL_NAME
+from serving.batching import Call
+from serving.model import Live, Model, prove
+from serving.probes import PROBES
+from serving.runtime import Runtime
+from serving.swapping import Swapper
+
+WATER = json.dumps({"molecules": [{"xyz": served.WATER}], "targets": ["gap", "mu"]}).encode()
+SOON = 30.0
+
+
+def until(condition: Callable[[], Any], seconds: float = SOON) -> Any:
+    """Wait for something to become true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError("it did not happen in time")
+
+
+@pytest.fixture
+def registry(
+    stores_in: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> registering.Registry:
+    """Version 1 is champion; version 2 has other numbers; neither is fetched yet."""
+    monkeypatch.setenv("QM9FLOW_CACHE", str(stores_in / "cache"))
+    made = registering.open_registry(stores_in, served.bundle(dataset))
+    promote(made.add("one"))
+    made.add("two", 0.5, served.bundle(dataset, seed=4))
+    return made
+
+
+@pytest.fixture
+def runtime(registry: registering.Registry) -> Iterator[Runtime]:
+    settings = ServeConfig(
+        conformer_workers=1,
+        device="cpu",
+        poll_seconds=0.1,
+        tracking_uri=f"sqlite:///{registry.folder}/mlflow.db",
+    )
+    started = Runtime(settings)
+    try:
+        started.wait(60)
+        yield started
+    finally:
+        started.close()
+
+
+def answer(runtime: Runtime) -> tuple[int | None, dict[str, float]]:
+    assert runtime.engine is not None
+    body = json.loads(runtime.engine.respond(WATER))
+    return body["model"]["version"], body["results"][0]["values"]
+
+
+def point(registry: registering.Registry, number: int) -> None:
+    """What MLflow's own page does, without our gate and checks."""
+    registry.client.set_registered_model_alias(MODEL_NAME, "champion", str(number))
+
+
+def expected(bundle: Path) -> dict[str, float | None]:
+    predictor = Predictor(bundle, provider="cpu", threads=1)
+    return predictor.predict([PROBES[0]], ["gap", "mu"])[0].values
+
+
+def test_promotion_and_rollback_reach_it(
+    runtime: Runtime, registry: registering.Registry, dataset: Dataset
+) -> None:
+    assert answer(runtime) == (1, expected(served.bundle(dataset)))
+    promoted = promote(registry_version(registry, 2), force=True)
+    assert promoted.alias == "champion"
+    until(lambda: answer(runtime)[0] == 2)
+    assert answer(runtime) == (2, expected(served.bundle(dataset, seed=4)))
+    assert runtime.describe()["next"] is None
+    assert runtime.describe()["watch"]["asked"]
+    rollback()
+    until(lambda: answer(runtime)[0] == 1)
+    assert answer(runtime) == (1, expected(served.bundle(dataset)))
+
+
+def registry_version(registry: registering.Registry, number: int) -> Any:
+    from qm9flow.registry.versions import resolve
+
+    return resolve(number, f"sqlite:///{registry.folder}/mlflow.db")
+
+
+def test_a_damaged_version_is_not_taken_and_said(
+    runtime: Runtime, registry: registering.Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    (stored,) = [
+        path
+        for path in (registry.folder / "mlruns").rglob("bundle/model.onnx")
+        if path.read_bytes() != (registry.bundle / "model.onnx").read_bytes()
+    ]
+    whole = stored.read_bytes()
+    stored.write_bytes(whole[:-100] + b"x" * 100)
+    point(registry, 2)
+    failure = until(lambda: runtime.describe()["next"])
+    assert (failure["version"], failure["error"]["code"]) == (2, "fetch_failed")
+    assert "version 1 goes on answering" in failure["error"]["message"]
+    assert str(registry.folder) not in json.dumps(runtime.describe())
+    assert "differs from what was registered" in caplog.text
+    assert answer(runtime)[0] == 1
+    time.sleep(0.5)
+    assert runtime.describe()["next"]["tries"] <= 4  # 0.1 s, 0.2 s, 0.4 s: no tight loop
+    stored.write_bytes(whole)
+    until(lambda: answer(runtime)[0] == 2)
+    assert runtime.describe()["next"] is None
+
+
+def test_a_registry_that_is_away_changes_nothing(
+    runtime: Runtime, registry: registering.Registry
+) -> None:
+    database = registry.folder / "mlflow.db"
+    until(lambda: runtime.describe()["watch"])
+    hidden = database.rename(registry.folder / "hidden.db")
+    until(lambda: runtime.describe()["watch"]["unanswered_since"])
+    assert answer(runtime)[0] == 1
+    hidden.rename(database)
+    until(lambda: not runtime.describe()["watch"]["unanswered_since"])
+    point(registry, 2)
+    until(lambda: answer(runtime)[0] == 2)
+
+
+def test_an_alias_that_is_gone_changes_nothing(
+    runtime: Runtime, registry: registering.Registry
+) -> None:
+    until(lambda: runtime.describe()["watch"])
+    asked = until(lambda: runtime.describe()["watch"]["asked"])
+    registry.client.delete_registered_model_alias(MODEL_NAME, "champion")
+    time.sleep(1.1)
+    until(lambda: runtime.describe()["watch"]["asked"] != asked)
+    assert answer(runtime)[0] == 1
+    assert runtime.describe()["next"] is None
+
+
+def test_the_first_champion_takes_the_place_of_the_pretrained_model(
+    stores_in: Path,
+    dataset: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    shipping.use(monkeypatch, shipping.ship(dataset, tmp_path_factory.mktemp("shipped")))
+    monkeypatch.setenv("QM9FLOW_CACHE", str(stores_in / "cache"))
+    runtime = Runtime(ServeConfig(conformer_workers=1, device="cpu", poll_seconds=0.1))
+    try:
+        runtime.wait(60)
+        until(lambda: runtime.describe()["watch"])
+        assert answer(runtime)[0] is None
+        registry = registering.open_registry(stores_in, served.bundle(dataset))
+        promote(registry.add("one"))
+        until(lambda: answer(runtime)[0] == 1)
+    finally:
+        runtime.close()
+
+
+def test_a_store_that_comes_later_is_waited_for(
+    registry: registering.Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = registry.folder / "mlflow.db"
+    hidden = database.rename(registry.folder / "hidden.db")
+    settings = ServeConfig(
+        conformer_workers=1, device="cpu", poll_seconds=0.1, tracking_uri=f"sqlite:///{database}"
+    )
+    runtime = Runtime(settings)
+    try:
+        with pytest.raises(RegistryError):
+            runtime.wait(60)
+        assert runtime.status == "failed"
+        hidden.rename(database)
+        until(lambda: runtime.status == "ready")
+        assert answer(runtime)[0] == 1
+    finally:
+        runtime.close()
+
+
+@pytest.mark.parametrize("reference", ["1", "pretrained", "some/folder", "."])
+def test_what_is_no_alias_is_not_followed(reference: str) -> None:
+    assert not is_alias(reference)
+    assert is_alias("champion")
+    assert is_alias("challenger")
+
+
+def test_requests_under_way_end_with_the_model_they_began_with(
+    champion: FoundModel, dataset: Dataset
+) -> None:
+    settings = ServeConfig(device="cpu")
+    old, new = Model(champion, settings), Model(champion, settings)
+    live = Live(old)
+    with live.borrow() as mine:
+        assert mine is old
+        live.replace(new)
+        with live.borrow() as later:
+            assert later is new
+        assert mine.predict([PROBES[0]], Call(30))[0] is not None
+        assert any(lane.is_alive() for lane in old._batcher._lanes)
+    assert not any(lane.is_alive() for lane in old._batcher._lanes)
+    live.close()
+    assert not any(lane.is_alive() for lane in new._batcher._lanes)
+
+
+def test_many_swaps_leave_no_thread_behind(champion: FoundModel) -> None:
+    settings = ServeConfig(device="cpu")
+    live = Live(Model(champion, settings))
+    for _ in range(20):
+        live.replace(Model(champion, settings))
+    live.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("network-")]
+
+
+def test_a_model_that_mixes_molecules_is_not_proven(
+    champion: FoundModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prove(Predictor(champion.bundle, provider="cpu", threads=1))
+    hand_made.write_graph(tmp_path / "model.onnx", LEARNED)
+    predictor = Predictor(tmp_path, provider="cpu", threads=1)
+    prove(predictor)
+    whole = Predictor._run
+
+    def mixing(self: Predictor, molecules: Any) -> Any:
+        values = whole(self, molecules)
+        return values + values.mean(axis=0)
+
+    monkeypatch.setattr(Predictor, "_run", mixing)
+    with pytest.raises(InferenceError, match="among other molecules"):
+        prove(predictor)
+    monkeypatch.setattr(
+        Predictor, "_run", lambda self, molecules: whole(self, molecules) * float("nan")
+    )
+    with pytest.raises(InferenceError, match="no finite"):
+        prove(predictor)
+
+
+class Scripted:
+    """A registry that says what a test tells it to say."""
+
+    alias = "champion"
+
+    def __init__(self, found: FoundModel) -> None:
+        self.found = found
+        self.asked = self.fetched = 0
+        self.number: int | None = 2
+
+    def ask(self) -> int | None:
+        self.asked += 1
+        return self.number
+
+    def fetch(self, number: int) -> FoundModel:
+        self.fetched += 1
+        return FoundModel(self.found.bundle, number, "champion")
+
+
+def test_a_bad_version_is_tried_again_ever_more_rarely(
+    champion: FoundModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("serving.swapping.time.monotonic", lambda: now[0])
+    live = Live(Model(champion, ServeConfig(device="cpu")))
+    watch = Scripted(champion)
+
+    def refuse(found: FoundModel) -> Model:
+        raise InferenceError("it has no finite values, in /some/where")
+
+    swapper = Swapper(live, watch, refuse, pause_s=10)
+    tries = []
+    for _ in range(720):  # two hours
+        swapper.look()
+        tries.append(watch.fetched)
+        now[0] += 10
+    assert watch.asked == 720
+    assert tries[:9] == [1, 2, 2, 3, 3, 3, 3, 4, 4]
+    assert 15 <= watch.fetched <= 20  # every ten minutes at last
+    described = swapper.describe()["next"]
+    assert described["error"]["code"] == "load_failed"
+    assert "where" not in json.dumps(described)
+    watch.number = 3  # another version is tried at once
+    swapper.look()
+    assert swapper.describe()["next"] == described | {"version": 3, "tries": 1}
+    watch.number = 1
+    swapper.look()
+    assert swapper.describe()["next"] is None
+    live.close()
+
+
+def test_the_copy_of_a_fetched_bundle_that_was_damaged_is_fetched_again(
+    runtime: Runtime, registry: registering.Registry
+) -> None:
+    point(registry, 2)
+    until(lambda: answer(runtime)[0] == 2)
+    point(registry, 1)
+    until(lambda: answer(runtime)[0] == 1)
+    copies = [path for path in (registry.folder / "cache" / "models").iterdir() if path.is_dir()]
+    assert len(copies) == 2
+    for copy in copies:
+        (copy / "model.onnx").write_bytes(b"junk")
+        shutil.rmtree(copy / "model.onnx", ignore_errors=True)
+    point(registry, 2)
+    until(lambda: answer(runtime)[0] == 2)
