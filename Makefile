@@ -75,10 +75,24 @@ format: $(INSTALLED)  ## Format and mend what ruff can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# What a service needs besides: mlflow-skinny asks a registry, and needs neither pandas nor torch.
+SERVING := bentoml numpy rdkit click packaging tqdm mlflow-skinny sqlalchemy
+ONNXRUNTIME = onnxruntime==$$(sed -n 's/^onnxruntime-gpu==//p' requirements.lock)
+COMMA := ,
+LOCK_SERVING = { echo '\# What a service needs on a $(1), all of it: made by `make lock`.'; \
+	  build/lock/bin/python -m pip install --quiet --dry-run --ignore-installed --report - \
+	    --constraint requirements.lock $(SERVING) $(2) \
+	  | $(BIN)/python -c 'import json, sys; print(*sorted((item["metadata"]["name"] + "==" \
+	    + item["metadata"]["version"] for item in json.load(sys.stdin)["install"]), key=str.lower), sep="\n")'; }
+
 lock: $(INSTALLED)  ## Write requirements.lock from what is installed
 	$(BIN)/python -m pip install --quiet --editable '.[train,serve,cluster,dev]'
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' \
 	  | grep -viE '^(pip|setuptools|wheel)==' | sort -f > requirements.lock
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	$(call LOCK_SERVING,CPU,"$(ONNXRUNTIME)") > serving/requirements.txt
+	$(call LOCK_SERVING,GPU,'onnxruntime-gpu[cuda$(COMMA)cudnn]' nvidia-cublas) > serving/requirements-gpu.txt
 
 clean:  ## Remove the environment and caches; stores and QM9's cache stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -209,11 +209,18 @@ class Batcher(Generic[In, Out]):
         with self._ready:
             return sum(len(ticket.pending) for ticket in self._turns)
 
-    def close(self) -> None:
-        """Work off what waits, then end the lanes."""
+    def stop(self) -> None:
+        """Begin nothing any more; what waits has no results."""
         with self._ready:
             self._is_closed = True
+            for ticket in self._turns:
+                ticket.pending.clear()
+                ticket.done.set()
             self._ready.notify_all()
+
+    def close(self) -> None:
+        """Stop, and wait for the lanes to end."""
+        self.stop()
         for lane in self._lanes:
             lane.join()
 

@@ -117,7 +117,7 @@ class Model:
         return [MoleculeError(_BROKEN) if item is None else item for item in results]
 
     def close(self) -> None:
-        """Work off what waits, then stop."""
+        """End its threads."""
         self._batcher.close()
 
     def _predicted(self, molecules: Sequence[Structure]) -> list[Outcome]:

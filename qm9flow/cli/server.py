@@ -164,8 +164,10 @@ def with_model(config: ServeConfig) -> tuple[ServeConfig, FoundModel]:
     """
     found = find_model(config.model, config.tracking_uri)
     uri = locations.tracking_uri(config.tracking_uri)
+    is_folder = found.version is None and found.alias is None
     full = dataclasses.replace(
         config,
+        model=str(found.bundle) if is_folder else config.model,
         bundle=str(found.bundle),
         version=found.version,
         alias=found.alias,

@@ -1,23 +1,26 @@
 """A bundle as an MLflow model: ONNX flavour with a signature, the bundle beside it.
 
-`mlflow models serve` and `mlflow.pyfunc.load_model` run it; qm9flow itself uses the bundle.
+`mlflow models serve` and `mlflow.pyfunc.load_model` run it; qm9flow itself uses the bundle. What of
+MLflow needs pandas is imported where a model is packed: a service does without.
 """
 
 import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from mlflow.entities import LoggedModel, LoggedModelStatus
-from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, Schema, TensorSpec
 
 from qm9flow.errors import DependencyError, RegistryError
 from qm9flow.registry import evidence
 from qm9flow.registry.checksum import file_sha256
 from qm9flow.registry.client import Connection
+
+if TYPE_CHECKING:
+    from mlflow.models import Model, ModelSignature
 
 BUNDLE = "bundle"
 GATE = "gate"
@@ -63,6 +66,8 @@ def store_model(
         DependencyError: The package onnx is not installed.
         RegistryError: The bundle has no usable `model.onnx`, or the store refuses.
     """
+    from mlflow.models import Model
+
     client = connection.client
     run = connection.call("reading the run", lambda: client.get_run(run_id))
     experiment = run.info.experiment_id
@@ -119,7 +124,7 @@ def _delete_halves(connection: Connection, experiment: str, release_id: str) -> 
 def pack(
     bundle: Path,
     folder: Path,
-    model: Model,
+    model: "Model",
     *,
     validation_errors: npt.NDArray[np.floating],
     scale: npt.NDArray[np.floating],
@@ -166,7 +171,10 @@ def pack(
     evidence.save(folder / GATE / evidence.FILE, validation_errors, scale, elsewhere)
 
 
-def _signature(n_targets: int) -> ModelSignature:
+def _signature(n_targets: int) -> "ModelSignature":
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
     inputs: list[ColSpec | TensorSpec] = [
         TensorSpec(np.dtype(np.int64), (-1, -1), "numbers"),
         TensorSpec(np.dtype(np.float32), (-1, -1, 3), "positions"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -23,10 +24,10 @@ from qm9flow.molecules.parse import from_xyz
 from qm9flow.registry.aliases import promote, rollback
 from qm9flow.registry.versions import MODEL_NAME, resolve
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-SEEDS = {1: 3, 2: 4, 3: 5}
-"""Of the weights of each version."""
+SEEDS = {1: 3, 2: 4, 3: 3}
+"""Of the weights of each version: the third is the first with another card."""
 
 
 class Setting:
@@ -77,7 +78,9 @@ def setting(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Itera
         for name, value in environment_of(folder).items():
             patch.setenv(name, value)
         for number, seed in SEEDS.items():
-            version = registry.add(str(number), bundle=served.bundle(dataset, seed))
+            bundle = Path(shutil.copytree(served.bundle(dataset, seed), folder / f"b{number}"))
+            (bundle / "card.md").write_text(f"version {number}")
+            version = registry.add(str(number), bundle=bundle)
             if number == 1:
                 promote(version)
         key, line = make_key("tests")
@@ -99,7 +102,7 @@ def gaps(dataset: Dataset) -> dict[int, float]:
         gap = predictor.predict([water], ["gap"])[0].values["gap"]
         assert gap is not None
         found[number] = gap
-    assert len(set(found.values())) == len(found)
+    assert abs(found[1] - found[2]) > 0.01
     return found
 
 
@@ -174,9 +177,9 @@ def test_a_damaged_version_is_said_and_the_old_one_answers(
     location = Path(resolve(3, setting.uri).location.removeprefix("file://"))
     (stored,) = location.rglob("bundle/model.onnx")
     whole = stored.read_bytes()
-    for copy in (setting.registry.folder / "cache" / "models").glob("*/model.onnx"):
-        if copy.read_bytes() == whole:
-            copy.unlink()
+    for card in (setting.registry.folder / "cache" / "models").glob("*/card.md"):
+        if card.read_text() == "version 3":
+            shutil.rmtree(card.parent)
     stored.write_bytes(whole[: len(whole) // 2])
     with Clients(setting, gaps, 2) as clients:
         setting.registry.client.set_registered_model_alias(MODEL_NAME, "champion", "3")
