@@ -282,10 +282,11 @@ def _responses(settings: ServeConfig, content: Json, refusals: str) -> Json:
 
 
 def _object(properties: Json, required: list[str] | None = None, **more: Any) -> Json:
+    names = list(properties) if required is None else required
     return {
         "type": "object",
         "properties": properties,
-        "required": list(properties) if required is None else required,
+        **({"required": names} if names else {}),  # an empty list is no OpenAPI
         "additionalProperties": False,
         **more,
     }

@@ -31,6 +31,9 @@ START_SECONDS = 180.0
 CLOSE_SECONDS = 10.0
 """For the processes to end when no request is under way any more."""
 
+IMPATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+"""MLflow tries a server that has gone away for minutes: who asks every few seconds need not."""
+
 _HOME = Path(qm9flow.__file__).resolve().parent.parent
 
 
@@ -195,6 +198,7 @@ def running_server(config: ServeConfig, host: str, port: int) -> Iterator[Server
     with tempfile.TemporaryDirectory(prefix="qm9flow-serve-") as home:
         environment = {
             "BENTOML_HOME": home,  # its metrics folder must not be another server's
+            **IMPATIENCE,
             **os.environ,
             "BENTOML_DO_NOT_TRACK": "True",
             "MLFLOW_DISABLE_TELEMETRY": "true",

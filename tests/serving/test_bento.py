@@ -71,10 +71,13 @@ def test_requirements_are_those_of_the_lock_without_training(name: str) -> None:
 
 
 def test_both_bentos_hold_the_same() -> None:
+    from qm9flow.cli.server import IMPATIENCE
+
     one = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["bentoml"]["build"]
     other = yaml.safe_load((DOCS / "bento-gpu.yaml").read_text())
-    for key in ("service", "include", "exclude", "docker"):
+    for key in ("service", "include", "exclude", "envs", "docker"):
         assert one[key] == other[key]
+    assert {item["name"]: item["value"] for item in one["envs"]} == IMPATIENCE
 
 
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])

@@ -321,6 +321,33 @@ def test_the_description_is_valid_and_names_every_code(client: TestClient) -> No
         assert answer["results"][0]["ok"]
 
 
+def test_the_description_is_openapi(client: TestClient) -> None:
+    validator = pytest.importorskip("openapi_spec_validator")
+    validator.validate(client.get("/docs.json").json())
+
+
+def test_the_description_is_whole(client: TestClient) -> None:
+    description = client.get("/docs.json").json()
+    text = json.dumps(description)
+    for kind, name in re.findall(r'"#/components/(\w+)/([\w-]+)"', text):
+        assert name in description["components"][kind]
+    operations = [way for path in description["paths"].values() for way in path.values()]
+    names = [operation["operationId"] for operation in operations]
+    assert len(set(names)) == len(names)
+    for operation in operations:
+        for status, response in operation["responses"].items():
+            assert "X-Request-ID" in response["headers"]
+            assert ("Retry-After" in response["headers"]) == (status == "503")
+            for body in response["content"].values():
+                for example in body.get("examples", {}).values():
+                    check(client, body["schema"]["$ref"].rpartition("/")[2], example["value"])
+    assert {"401", "403", "413", "503", "504"} <= set(
+        description["paths"]["/predict"]["post"]["responses"]
+    )
+    for schema in description["components"]["schemas"].values():
+        assert schema.get("required") != []
+
+
 def test_metrics_count_and_stay_bounded(client: TestClient) -> None:
     predict(client, WATER, {"smiles": "C1CC"})
     before = client.get("/metrics").text
