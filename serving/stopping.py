@@ -21,7 +21,8 @@ def on_stop(tell: Callable[[], None], linger_s: float) -> None:
 
     Args:
         tell: Called when the process is told to stop, at once.
-        linger_s: Seconds before the server is told; a second signal is passed on at once.
+        linger_s: Seconds before the server is told; a second one of the same kind is
+            passed on at once.
     """
     if threading.current_thread() is not threading.main_thread():
         return
