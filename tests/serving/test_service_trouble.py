@@ -22,6 +22,7 @@ from qm9flow.inference.prediction import Prediction
 from qm9flow.inference.predictor import Predictor
 from qm9flow.molecules.molecule import Molecule
 from qm9flow.registry.find import FoundModel
+from serving.batching import Call
 from serving.engine import Engine
 from serving.front import Front
 from serving.runtime import Runtime
@@ -156,7 +157,7 @@ def test_a_failing_batch_is_repeated_one_by_one(
 
     monkeypatch.setattr(Predictor, "predict_each", no_carbon)
     molecules = [{"smiles": "O"}, {"smiles": "C"}, {"smiles": "N"}]
-    answer = json.loads(engine.respond(json.dumps({"molecules": molecules}).encode()))
+    answer = json.loads(engine.respond(json.dumps({"molecules": molecules}).encode(), Call(60)))
     assert [result["ok"] for result in answer["results"]] == [True, False, True]
     assert answer["results"][1]["error"]["code"] == "internal"
     assert "where" not in answer["results"][1]["error"]["message"]
