@@ -3,27 +3,31 @@
 from typing import Any
 
 from qm9flow.errors import MoleculeError
-from qm9flow.molecules.parse import draw_records
+from serving.batching import Call
 from serving.engine import Engine
-from serving.requests import encode, read_drawing_request
+from serving.requests import Note, encode, read_drawing_request
 
 
-def respond(engine: Engine, body: bytes) -> bytes:
+def respond(engine: Engine, body: bytes, call: Call, note: Note) -> bytes:
     """Answer a request for drawings.
 
     Args:
         engine: Its processes draw, within its limits.
         body: As it came in.
+        call: Says how long the answer is wanted.
+        note: Is told how it went.
 
     Returns:
         The answer's body, JSON.
 
     Raises:
         RequestError: The request as a whole is refused.
+        CallOverError: It was not done in time.
     """
-    settings = engine.settings
-    records = read_drawing_request(body, settings.max_molecules)
-    drawn = draw_records(records, engine.pool, budget_s=settings.geometry_seconds)
+    records = read_drawing_request(body, engine.settings.max_molecules)
+    note.molecules = len(records)
+    drawn = engine.draw(records, call)
+    note.failed = sum(isinstance(item, MoleculeError) for item in drawn)
     return encode({"results": [_entry(item) for item in drawn]})
 
 

@@ -15,11 +15,11 @@ from serving.guard import Guard
 from serving.requests import Note, RequestError
 from serving.runtime import Runtime
 
-OPEN_PATHS = frozenset({"/", "/livez", "/healthz", "/readyz", "/docs.json"})
+OPEN_PATHS = frozenset({"/", "/docs", "/livez", "/healthz", "/readyz", "/docs.json"})
 """What needs no key: the page, the description, and what supervisors ask."""
 
-OPEN_FOLDERS = ("/static_content/",)
-"""Files of the page."""
+OPEN_FOLDERS = ("/page/", "/static_content/")
+"""Files of the pages."""
 
 SUPERVISION = frozenset({"/livez", "/healthz", "/readyz", "/metrics"})
 """What is asked every few seconds: in the log only if something is wrong."""

@@ -229,15 +229,28 @@ def draw_records(
     Returns:
         An SVG document or an error for each entry, in order.
     """
-    results: list[DrawingJob | MoleculeError] = []
-    for record in records:
-        try:
-            results.append(_drawing_job(_read(record, pool.max_atoms)))
-        except MoleculeError as error:
-            results.append(error)
+    results = read_drawings(records, pool.max_atoms)
     jobs = [item for item in results if isinstance(item, DrawingJob)]
     drawn = iter(pool.draw(jobs, budget_s=budget_s)) if jobs else iter(())
     return [next(drawn) if isinstance(item, DrawingJob) else item for item in results]
+
+
+def read_drawings(
+    records: Sequence[object], max_atoms: int = MAX_ATOMS
+) -> list[DrawingJob | MoleculeError]:
+    """The quick part of `draw_records`: all that needs no RDKit.
+
+    Args:
+        records: As in `from_record`.
+        max_atoms: Most atoms of a molecule.
+
+    Returns:
+        For each entry what a `MoleculePool` has to draw, or why it is refused.
+    """
+    return [
+        item if isinstance(item, MoleculeError) else _drawing_job(item)
+        for item in read_records(records, max_atoms)
+    ]
 
 
 def _drawing_job(item: Molecule | Job) -> DrawingJob:
