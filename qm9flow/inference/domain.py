@@ -87,9 +87,8 @@ def domain_of(
     score = calibrated.score(distance)
     if score < STRANGE:
         reasons += (
-            "unlike the training molecules: to the network it lies "
-            f"{distance / calibrated.usual:.2g} times as far from them as 99 in 100 of QM9's do "
-            "at most",
+            "unlike the training molecules: to the network, the nearest of them lies "
+            f"{distance / calibrated.usual:.2g} times as far away as for 99 in 100 of QM9's",
         )
     return Domain(reasons, score)
 

@@ -5,8 +5,9 @@ Made after the training, from what the network knows of a molecule; it changes n
 The spread is what a small dense network expects of the absolute error, learned from the errors on
 training molecules: it says where errors are larger, not how large they are, which calibration does.
 Source: normalised conformal prediction, H. Papadopoulos, A. Gammerman, V. Vovk, AIA 2008. The
-distance is Mahalanobis's from the training molecules: K. Lee et al., NeurIPS 2018
-(arXiv:1807.03888).
+distance is that from the nearest of some training molecules that lie as far apart as possible (T.
+Gonzalez, Theor. Comput. Sci. 38, 293 (1985)), in whitened features: from the middle of them all,
+ethanol, of which QM9 has few neighbours, would be stranger than molecules that exist nowhere.
 """
 
 import torch
@@ -45,26 +46,31 @@ class Trust(nn.Module):
     Attributes:
         centre: (3 h,), mean of the training molecules' features.
         deviation: (3 h,), their standard deviation.
-        whiten: (3 h, 3 h), makes standardised training features uncorrelated, of size 1.
+        whiten: (3 h, D), standardised features to few that are uncorrelated, of size 1.
+        examples: (E, D), training molecules there.
         typical: (S,), typical absolute errors, in the targets' units.
     """
 
     centre: Tensor
     deviation: Tensor
     whiten: Tensor
+    examples: Tensor
     typical: Tensor
 
-    def __init__(self, features: int, spreads: int) -> None:
-        """Make it, before it is fitted.
+    def __init__(self, features: int, spreads: int, whiten: Tensor, examples: Tensor) -> None:
+        """Make it, before its spreads are fitted.
 
         Args:
             features: 3 h.
             spreads: S.
+            whiten: (3 h, D).
+            examples: (E, D).
         """
         super().__init__()
         self.register_buffer("centre", torch.zeros(features))
         self.register_buffer("deviation", torch.ones(features))
-        self.register_buffer("whiten", torch.eye(features))
+        self.register_buffer("whiten", whiten)
+        self.register_buffer("examples", examples)
         self.register_buffer("typical", torch.ones(spreads))
         self.first = nn.Linear(features, WIDTH)
         self.last = nn.Linear(WIDTH, spreads)
@@ -89,9 +95,22 @@ class Trust(nn.Module):
             features: (B, 3 h).
 
         Returns:
-            (B, S), spreads in the targets' units, and (B,), distances from the training molecules:
-            about the square root of 3 h for one of them.
+            (B, S), spreads in the targets' units, and (B,), distances from the nearest example.
         """
         spread = self.typical * self.log_spread(features).exp()
-        off = ((features - self.centre) / self.deviation) @ self.whiten
-        return spread, off.square().sum(dim=1).sqrt()
+        placed = ((features - self.centre) / self.deviation) @ self.whiten  # (B, D)
+        return spread, squared_distances(placed, self.examples).amin(dim=1).sqrt()
+
+
+def squared_distances(first: Tensor, second: Tensor) -> Tensor:
+    """Between all points of two sets.
+
+    Args:
+        first: (n, D).
+        second: (m, D).
+
+    Returns:
+        (n, m), never below 0.
+    """
+    sizes = first.square().sum(dim=1)[:, None] + second.square().sum(dim=1)
+    return (sizes - 2 * first @ second.T).clamp(min=0.0)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from qm9flow.data.geometries import Geometries
 from qm9flow.data.store import Dataset
 from qm9flow.nn.contract import PropertyModel
-from qm9flow.nn.trust import Trust
+from qm9flow.nn.trust import Trust, squared_distances
 from qm9flow.training.look import errors_of, look
 
 MOLECULES = 30_000
@@ -17,7 +17,11 @@ EPOCHS = 20
 BATCH = 256
 RATE, DECAY = 1e-3, 0.1
 RIDGE = 1e-3
-"""Added to the variance of each feature, so that those which hardly vary do not decide."""
+"""Added to the variance of each direction, so that those which hardly vary do not decide."""
+DIRECTIONS = 64
+EXAMPLES = 512
+EXTREMES = 1000
+"""Of the smallest, and of the largest, training molecules: all are looked at, as there are few."""
 
 
 def fit_trust(
@@ -41,26 +45,40 @@ def fit_trust(
     """
     known = geometries.known(train)
     drawn = np.random.default_rng(seed).permutation(known)[:MOLECULES]
+    by_size = known[np.argsort(dataset.sizes[known], kind="stable")]
+    drawn = np.unique(np.concatenate([drawn, by_size[:EXTREMES], by_size[-EXTREMES:]]))
     seen = look(model, geometries.atoms, geometries.likeliest(drawn))
     errors = torch.from_numpy(np.abs(errors_of(model, seen, dataset, drawn))).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        trust = Trust(seen.features.shape[1], errors.shape[1])
-        _place(trust, seen.features)
+        trust = _placed(seen.features, errors.shape[1])
         trust.typical.copy_(errors.mean(dim=0).clamp(min=1e-12))
         _learn(trust, seen.features, errors / trust.typical)
     return trust.eval().requires_grad_(False)
 
 
-def _place(trust: Trust, features: Tensor) -> None:
-    """Centre and directions of the training molecules' features."""
+def _placed(features: Tensor, spreads: int) -> Trust:
+    """With the training molecules' centre, directions and examples."""
     wide = features.double()
-    trust.centre.copy_(wide.mean(dim=0))
-    trust.deviation.copy_(wide.std(dim=0).clamp(min=1e-6))
-    standard = (wide - trust.centre) / trust.deviation
-    covariance = standard.T @ standard / len(standard)
-    covariance += RIDGE * torch.eye(len(covariance), dtype=torch.float64)
-    trust.whiten.copy_(torch.linalg.cholesky(torch.linalg.inv(covariance)))
+    centre, deviation = wide.mean(dim=0), wide.std(dim=0).clamp(min=1e-6)
+    standard = (wide - centre) / deviation
+    variances, directions = torch.linalg.eigh(standard.T @ standard / len(standard))
+    whiten = (directions / (variances.clamp(min=0) + RIDGE).sqrt())[:, -DIRECTIONS:].float()
+    placed = ((features - centre.float()) / deviation.float()) @ whiten
+    trust = Trust(features.shape[1], spreads, whiten, _far_apart(placed))
+    trust.centre.copy_(centre)
+    trust.deviation.copy_(deviation)
+    return trust
+
+
+def _far_apart(points: Tensor) -> Tensor:
+    """(E, D) of (n, D): each the one that lies furthest from those before it."""
+    chosen = [0]
+    nearest = squared_distances(points, points[:1])[:, 0]
+    for _ in range(min(EXAMPLES, len(points)) - 1):
+        chosen.append(int(nearest.argmax()))
+        nearest = torch.minimum(nearest, squared_distances(points, points[chosen[-1:]])[:, 0])
+    return points[chosen].clone()
 
 
 def _learn(trust: Trust, features: Tensor, errors: Tensor) -> None:
