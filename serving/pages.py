@@ -116,7 +116,6 @@ async def _send(request: Request, path: Path) -> Response:
         "ETag": asset.tag,
         "Cache-Control": "no-cache",  # ask again, by tag: a new version is seen at once
         "Vary": "Accept-Encoding",
-        "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
     }
     if path.name in _POLICIES:

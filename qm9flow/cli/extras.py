@@ -20,7 +20,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "qm9pack",
         "pyarrow",
     ),
-    "serve": ("bentoml",),
+    "serve": ("bentoml", "chemiscope"),
     "cluster": ("ray",),
     "postgres": ("psycopg",),
 }

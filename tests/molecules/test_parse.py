@@ -13,7 +13,7 @@ from qm9flow.data.store import Dataset
 from qm9flow.elements import SYMBOL_OF
 from qm9flow.errors import MoleculeError
 from qm9flow.molecules import parse
-from qm9flow.molecules.molecule import Molecule
+from qm9flow.molecules.molecule import Conformers, Molecule, Structure
 from qm9flow.molecules.pool import MoleculePool
 
 WATER = "3\nwater\nO 0.0 0.0 0.1173\nH 0.0 0.7572 -0.4692\nH 0.0 -0.7572 -0.4692\n"
@@ -247,7 +247,9 @@ def test_records_are_judged_one_by_one_and_keep_their_order(pool: MoleculePool) 
     ]  # fmt: skip
 
 
-def sound(molecule: Molecule) -> bool:
+def sound(molecule: Structure) -> bool:
+    if isinstance(molecule, Conformers):
+        return len(molecule.energies) > 0 and all(map(sound, molecule.molecules))
     return (
         len(molecule) > 0
         and molecule.positions.shape == (len(molecule), 3)

@@ -242,16 +242,19 @@ def test_a_model_that_mixes_molecules_is_not_proven(
     prove(predictor)
     whole = Predictor._run
 
-    def mixing(self: Predictor, molecules: Any) -> Any:
-        values = whole(self, molecules)
-        return values + values.mean(axis=0)
+    def mixing(self: Predictor, session: Any, molecules: Any) -> Any:
+        values, *judging = whole(self, session, molecules)
+        return values + values.mean(axis=0), *judging
 
     monkeypatch.setattr(Predictor, "_run", mixing)
     with pytest.raises(InferenceError, match="among other molecules"):
         prove(predictor)
-    monkeypatch.setattr(
-        Predictor, "_run", lambda self, molecules: whole(self, molecules) * float("nan")
-    )
+
+    def broken(self: Predictor, session: Any, molecules: Any) -> Any:
+        values, *judging = whole(self, session, molecules)
+        return values * float("nan"), *judging
+
+    monkeypatch.setattr(Predictor, "_run", broken)
     with pytest.raises(InferenceError, match="no finite"):
         prove(predictor)
 
