@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qm9flow.inference.predictor import Predictor
 
 _PATH = click.Path(path_type=Path)
-_COLUMN = 14
+_COLUMN = 18
 
 
 @click.command()
@@ -127,7 +127,11 @@ def command(
             {"model": identity, "units": units, "level": predictor.level, "results": entries}
         )
     else:
-        say("\n".join(_report(identity, [item.name for item in named], wanted, results)))
+        say(
+            "\n".join(
+                _report(identity, [item.name for item in named], wanted, results, predictor.level)
+            )
+        )
     if all(isinstance(result, MoleculeError) for result in results):
         sys.exit(1)
 
@@ -157,11 +161,14 @@ def _report(
     names: Sequence[str],
     targets: tuple[str, ...],
     results: "Sequence[Prediction | MoleculeError]",
+    level: float | None,
 ) -> list[str]:
     """A target a line, a molecule a column, as many columns as the terminal holds."""
     version = "" if identity["version"] is None else f" version {identity['version']}"
     alias = f" ({identity['alias']})" if identity["alias"] else ""
     lines = [f"{identity['name']}{version}{alias} on {identity['provider']}"]
+    if level is not None and any(_has_interval(result) for result in results):
+        lines.append(f"+-: the true value lies inside for {level:.0%} of molecules like QM9's")
     good = [
         (f"{place} {name}", result)
         for place, (name, result) in enumerate(zip(names, results, strict=True), start=1)
@@ -174,11 +181,15 @@ def _report(
     return [*lines, *_remarks(names, results)]
 
 
+def _has_interval(result: "Prediction | MoleculeError") -> bool:
+    return not isinstance(result, MoleculeError) and any(result.intervals.values())
+
+
 def _table(good: "Sequence[tuple[str, Prediction]]", targets: tuple[str, ...]) -> list[str]:
     heads = "".join(f"  {_short(label):>{_COLUMN}}" for label, _ in good)
     lines = [f"{'target':10}{'unit':13}{heads}"]
     for name in targets:
-        cells = [_number(prediction.values[name]) for _, prediction in good]
+        cells = [_number(prediction, name) for _, prediction in good]
         row = "".join(f"  {cell:>{_COLUMN}}" for cell in cells)
         lines.append(f"{name:10}{properties.get(name).unit:13}{row}")
     return lines
@@ -199,8 +210,12 @@ def _remarks(names: Sequence[str], results: "Sequence[Prediction | MoleculeError
     return ["", *remarks] if remarks else []
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _number(prediction: "Prediction", target: str) -> str:
+    """A value, and how far it may be off where that is known."""
+    value, ends = prediction.values[target], prediction.intervals[target]
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if ends is None else f"{value:.4f} +- {ends[1] - value:.2g}"
 
 
 def _short(label: str) -> str:

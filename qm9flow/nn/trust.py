@@ -98,8 +98,11 @@ class Trust(nn.Module):
             (B, S), spreads in the targets' units, and (B,), distances from the nearest example.
         """
         spread = self.typical * self.log_spread(features).exp()
-        placed = ((features - self.centre) / self.deviation) @ self.whiten  # (B, D)
-        return spread, squared_distances(placed, self.examples).amin(dim=1).sqrt()
+        # float64: differences of squares lose half of the digits
+        standard = (features - self.centre).double() / self.deviation
+        placed = standard @ self.whiten.double()  # (B, D)
+        distances = squared_distances(placed, self.examples.double()).amin(dim=1).sqrt()
+        return spread, distances.float()
 
 
 def squared_distances(first: Tensor, second: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ def test_wide_tables_are_folded(registry: Path) -> None:
     table, warnings = result.stdout.split("\nWarning", 1)
     assert max(len(line) for line in table.splitlines()) <= 100
     assert warnings.startswith(": 1, 2, 3, 4, 5, 6, 7: ")
-    assert result.stdout.count("target") == 2
+    assert result.stdout.count("target") == 3
 
 
 def test_exit_status_is_one_if_all_were_refused(registry: Path) -> None:

@@ -1,6 +1,7 @@
 """The model that is in this checkout: whole, small, and the one that its evidence is of."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -49,7 +50,9 @@ def test_it_is_small_enough_for_a_package() -> None:
     files = [path for path in pretrained.FOLDER.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < LARGEST_MB * 1e6
     named = {path.relative_to(pretrained.FOLDER).as_posix() for path in files}
-    whole = {"card.md", "config.json", "model.onnx", "weights.safetensors"}
+    config = json.loads((pretrained.FOLDER / "bundle" / "config.json").read_text())
+    whole = {"card.md", "config.json", *config["files"]}
+    assert {"model.onnx", "weights.safetensors", "calibration.json"} <= whole
     beside = {"validation.npz", "curves.csv"}
     earlier = {f"earlier/{n}/{name}" for n in range(1, _earlier() + 1) for name in EARLIER}
     assert named == {*beside, *earlier, *(f"bundle/{name}" for name in whole)}
