@@ -41,7 +41,7 @@ def error_of(content: bytes, kind: str = "csv", column: str | None = None) -> st
         b'"id","smiles"\n"1","CCO"\n"2","O"\n',
         b"id,smiles\n1,CCO,,\n2,O,\n",
         gzip.compress(b"id,smiles\n1,CCO\n2,O\n", mtime=0),
-        gzip.compress(b"id,smiles\n1,CCO\n", mtime=0) + gzip.compress(b"2,O\n"),
+        gzip.compress(b"id,smiles\n1,CCO\n", mtime=0) + gzip.compress(b"2,O\n", mtime=0),
     ],
 )
 def test_ways_to_write_the_same_table(content: bytes) -> None:
