@@ -58,6 +58,7 @@ bench: $(INSTALLED)  ## Print the ratios that the README quotes
 	$(BIN)/python benchmarks/gradient_monitor.py
 	$(BIN)/python benchmarks/tracking.py
 	$(BIN)/python benchmarks/bulk.py --rows 500 --odd-rows 20000
+	$(BIN)/python benchmarks/serving.py --seconds 3 --turns 1
 	$(BIN)/python benchmarks/throughput.py --seconds 1 --repeats 3 \
 	  --schnetpack-python $(PEERS_PYTHON)
 	$(BIN)/python benchmarks/onnx_latency.py --no-compile --seconds 3

@@ -7,148 +7,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-import registering
 import served
+from live import Clients, Setting, until
 from real_server import ROOT, RealServer, real_server
 
-from qm9flow.config.keys import append_key, make_key
 from qm9flow.data.store import Dataset
-from qm9flow.inference.predictor import Predictor
-from qm9flow.molecules.parse import from_xyz
 from qm9flow.registry.aliases import promote, rollback
 from qm9flow.registry.versions import MODEL_NAME, resolve
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-SEEDS = {1: 3, 2: 4, 3: 3}
-"""Of the weights of each version: the third is the first with another card."""
-
-
-class Setting:
-    """A server that follows the champion of a registry, and its key."""
-
-    def __init__(self, server: RealServer, registry: registering.Registry, key: str) -> None:
-        self.server = server
-        self.registry = registry
-        self.key = key
-        self.uri = f"sqlite:///{registry.folder}/mlflow.db"
-
-    def predict(self, *molecules: object, **more: object) -> tuple[int, Any]:
-        body = {"molecules": molecules, **more}
-        return self.server.ask("/predict", body, Authorization=f"Bearer {self.key}")
-
-    def model(self) -> dict[str, Any]:
-        status, body = self.server.ask("/model", X_API_Key=self.key)
-        assert status == 200
-        answer: dict[str, Any] = body
-        return answer
-
-    def wait_for_version(self, number: int) -> None:
-        until(lambda: self.model()["version"] == number)
-
-
-def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """Wait for something to become true."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if value := condition():
-            return value
-        time.sleep(0.1)
-    raise AssertionError("it did not happen in time")
-
-
-def environment_of(folder: Path) -> dict[str, str]:
-    return {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
-        "QM9FLOW_CACHE": str(folder / "cache"),
-    }
-
-
-@pytest.fixture(scope="module")
-def setting(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
-    folder = tmp_path_factory.mktemp("registry")
-    registry = registering.open_registry(folder, served.bundle(dataset))
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment_of(folder).items():
-            patch.setenv(name, value)
-        for number, seed in SEEDS.items():
-            bundle = Path(shutil.copytree(served.bundle(dataset, seed), folder / f"b{number}"))
-            (bundle / "card.md").write_text(f"version {number}")
-            version = registry.add(str(number), bundle=bundle)
-            if number == 1:
-                promote(version)
-        key, line = make_key("tests")
-        append_key(folder / "keys.txt", line)
-        options = ("--keys", str(folder / "keys.txt"), "--poll-seconds", "0.3")
-        with real_server(
-            folder, *options, "--access-log", "access.log", environment=environment_of(folder)
-        ) as server:
-            yield Setting(server, registry, key)
-
-
-@pytest.fixture(scope="module")
-def gaps(dataset: Dataset) -> dict[int, float]:
-    """The gap of water, by version."""
-    water = from_xyz(served.WATER)
-    found = {}
-    for number, seed in SEEDS.items():
-        predictor = Predictor(served.bundle(dataset, seed), provider="cpu", threads=1)
-        gap = predictor.predict([water], ["gap"])[0].values["gap"]
-        assert gap is not None
-        found[number] = gap
-    assert abs(found[1] - found[2]) > 0.01
-    return found
-
-
-class Clients:
-    """Clients that ask without pause, and note whatever is wrong."""
-
-    def __init__(self, setting: Setting, gaps: dict[int, float], number: int = 4) -> None:
-        self.answers = 0
-        self.versions: set[int] = set()
-        self.wrong: list[str] = []
-        self._setting = setting
-        self._gaps = gaps
-        self._end = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(i,)) for i in range(number)]
-
-    def __enter__(self) -> "Clients":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._end.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, number: int) -> None:
-        water = {"xyz": served.WATER}
-        molecules = [water, {"smiles": "CO"}, {"smiles": "C1CC"}] if number == 0 else [water] * 3
-        while not self._end.is_set():
-            try:
-                status, body = self._setting.predict(*molecules, targets=["gap"])
-            except OSError as error:
-                self.wrong.append(repr(error))
-                continue
-            self._look(status, body)
-
-    def _look(self, status: int, body: Any) -> None:
-        self.answers += 1
-        if status != 200:
-            self.wrong.append(f"{status}: {body}")
-            return
-        version = body["model"]["version"]
-        self.versions.add(version)
-        gap = body["results"][0]["values"]["gap"]
-        if abs(gap - self._gaps[version]) > 1e-4:
-            self.wrong.append(f"version {version} says {gap}")
 
 
 def test_promotion_and_rollback_under_load_without_a_failed_request(
