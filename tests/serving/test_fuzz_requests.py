@@ -45,7 +45,7 @@ def wire(case: Any) -> dict[str, Any]:
     return {name: said[name] for name in kept if said.get(name) is not None}
 
 
-@fuzzing.rounds(60, 2000)
+@fuzzing.rounds(60, 1000)
 @pytest.mark.parametrize("mode", MODES, ids=[mode.value for mode in MODES])
 @pytest.mark.parametrize("path", ["/predict", "/draw"])
 def test_no_request_for_work_breaks_the_service(
