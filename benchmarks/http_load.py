@@ -183,7 +183,7 @@ def serving(
             stdout=said,
             stderr=said,
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": _path(), **variables},
             start_new_session=True,
         )
     try:
@@ -196,6 +196,11 @@ def serving(
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _path() -> str:
+    """Where programs lie: MLflow's server is started by another that is looked for there."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int, ready: str, log: Path) -> None:

@@ -83,6 +83,10 @@ _BOOT = (
 """Finds this package even where it is not installed, without shadowing anything."""
 
 
+_ATTEMPTS = 2
+"""At a molecule: one that breaks RDKit breaks it again."""
+
+
 class _StoppedError(Exception):
     """The process ended before it answered."""
 
@@ -304,25 +308,30 @@ class MoleculePool:
     def _one(
         self, payload: dict[str, Any], read: "Callable[[dict[str, Any]], Made]", until: float | None
     ) -> Made | MoleculeError:
-        limit = self.timeout_s
-        if until is not None:
-            limit = min(limit, until - time.monotonic())
-        if limit <= 0:
-            return MoleculeTimeoutError("the time for all molecules of this call ran out")
+        """A process that dies may have been killed for another's sake: its job is done again."""
         advice = "" if payload["kind"] == "drawing" else ": give a geometry instead"
-        worker = self._idle.get()
-        try:
-            answer = worker.ask(payload | {"max_atoms": self.max_atoms, "limit_s": limit}, limit)
-            return _error(answer) if "error" in answer else read(answer)
-        except _ExpiredError:
-            return MoleculeTimeoutError(
-                f"RDKit took longer than {limit:.3g} s for this molecule{advice}"
-            )
-        except _StoppedError:
-            failure = DrawingError if payload["kind"] == "drawing" else ConformerError
-            return failure(f"RDKit broke down on this molecule{advice}")
-        finally:
-            self._idle.put(worker)
+        for _ in range(_ATTEMPTS):
+            limit = self.timeout_s
+            if until is not None:
+                limit = min(limit, until - time.monotonic())
+            if limit <= 0:
+                return MoleculeTimeoutError("the time for all molecules of this call ran out")
+            worker = self._idle.get()
+            try:
+                answer = worker.ask(
+                    payload | {"max_atoms": self.max_atoms, "limit_s": limit}, limit
+                )
+                return _error(answer) if "error" in answer else read(answer)
+            except _ExpiredError:
+                return MoleculeTimeoutError(
+                    f"RDKit took longer than {limit:.3g} s for this molecule{advice}"
+                )
+            except _StoppedError:
+                continue
+            finally:
+                self._idle.put(worker)
+        failure = DrawingError if payload["kind"] == "drawing" else ConformerError
+        return failure(f"RDKit broke down on this molecule{advice}")
 
 
 _Task = tuple[dict[str, Any], Callable[[dict[str, Any]], Made]]

@@ -158,19 +158,41 @@ def only_process(workers: MoleculePool) -> subprocess.Popen[str]:
     return process
 
 
-def test_a_killed_process_costs_one_molecule_and_is_started_again() -> None:
+def test_a_killed_process_costs_nothing() -> None:
     with MoleculePool(workers=1) as workers:
         workers.build([Job("smiles", "C")])
         before = only_process(workers)
-        killer = threading.Timer(0.3, lambda: os.kill(before.pid, signal.SIGKILL))
+        before.send_signal(signal.SIGSTOP)  # so that it dies with its job undone
+        killer = threading.Timer(0.3, before.kill)
+        killer.start()
+        made = workers.build([Job("smiles", "CCO"), Job("smiles", "CO")])
+        killer.join()
+        assert all(isinstance(item, Conformers) for item in made)
+        assert only_process(workers).pid != before.pid
+
+
+def test_what_kills_its_process_twice_is_refused_and_costs_no_other() -> None:
+    with MoleculePool(workers=1) as workers:
+        workers.build([Job("smiles", "C")])
+        killer = threading.Thread(target=kill_two, args=(workers,))
         killer.start()
         broken, whole = workers.build([Job("smiles", HEAVY), Job("smiles", "CO")])
         killer.join()
         assert isinstance(broken, ConformerError)
         assert isinstance(whole, Conformers)
         after = only_process(workers)
-        assert after.pid != before.pid
     assert after.poll() is not None
+
+
+def kill_two(workers: MoleculePool) -> None:
+    """The process that runs, and the one that takes its place."""
+    killed: set[int] = set()
+    while len(killed) < 2:
+        time.sleep(0.3)
+        process = workers._all[0]._process
+        if process is not None and process.pid not in killed:
+            os.kill(process.pid, signal.SIGKILL)
+            killed.add(process.pid)
 
 
 def test_a_process_that_died_idle_costs_nothing() -> None:
