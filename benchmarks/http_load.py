@@ -32,7 +32,7 @@ HOST = "127.0.0.1"
 REFUSALS = frozenset({"429", "503", "504"})
 """What a service may say that has too much to do."""
 
-TOLERANCE = 1e-5
+TOLERANCE = 1e-4
 """Of right values, relative to 1 or the value: the network's float32, in other batches."""
 
 
