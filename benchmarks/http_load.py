@@ -26,6 +26,8 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 300.0
 ANSWER_SECONDS = 120.0
+IDLE_SECONDS = 2.0
+"""After which a client opens another connection."""
 
 HOST = "127.0.0.1"
 
@@ -236,6 +238,15 @@ def family(first: psutil.Process) -> list[psutil.Process]:
         return []
 
 
+def lasting(first: psutil.Process) -> set[int]:
+    """Numbers of a service's processes without those that make geometries, which may be killed."""
+    return {
+        process.pid
+        for process in family(first)
+        if "qm9flow.molecules.worker" not in " ".join(process.cmdline())
+    }
+
+
 def cpu_seconds(first: psutil.Process) -> float:
     """CPU time of a process and all its children so far, those that have ended included."""
     total = 0.0
@@ -307,9 +318,12 @@ def hammer(target: Target, connections: int, seconds: float, rate: float | None 
 
 def _client(target: Target, place: int, schedule: _Schedule, heard: Heard) -> None:
     connection = http.client.HTTPConnection(HOST, target.port, timeout=ANSWER_SECONDS)
-    at = place
+    at, used = place, time.monotonic()
     while schedule.wait():
         at = (at + 1) % len(target.bodies)
+        if time.monotonic() - used > IDLE_SECONDS:
+            connection.close()  # or the server does, which waits five seconds, just as we send
+        used = time.monotonic()
         began = time.perf_counter()
         try:
             connection.request(
@@ -322,6 +336,7 @@ def _client(target: Target, place: int, schedule: _Schedule, heard: Heard) -> No
             heard.statuses[f"broken: {type(error).__name__}"] += 1
             time.sleep(0.05)
             continue
+        used = time.monotonic()
         _note(target, at, heard, (answer.status, body, time.perf_counter() - began))
     connection.close()
 

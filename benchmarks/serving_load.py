@@ -189,7 +189,7 @@ def run(options: argparse.Namespace, folder: Path) -> Outcome:
         ProcessPoolExecutor(1, spawn) as clients,
     ):
         outcome.saturation, outcome.faults = saturation_of(clients, target, options.search)
-        before = {process.pid for process in http_load.family(server)}
+        before = http_load.lasting(server)
         rate = options.factor * outcome.saturation
         print(f"now {rate:.1f} requests/s for {options.minutes:g} minutes", flush=True)
         running = clients.submit(http_load.hammer, target, CONNECTIONS, 60 * options.minutes, rate)
@@ -197,8 +197,8 @@ def run(options: argparse.Namespace, folder: Path) -> Outcome:
         heard = running.result()
         outcome.growth_mb = growth_of(outcome.memory_mb)
         judge(outcome, heard)
-        if before - {process.pid for process in http_load.family(server)}:
-            outcome.faults.append("a process of the service has ended")
+        if before != http_load.lasting(server):
+            outcome.faults.append("the process that answers is another one")
         status, _ = http_load.ask(port, "/readyz")
         if status != 200:
             outcome.faults.append(f"/readyz says {status} afterwards")
