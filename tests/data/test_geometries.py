@@ -16,7 +16,7 @@ from qm9flow.data.resident import ResidentMolecules
 from qm9flow.data.store import Dataset
 from qm9flow.errors import CacheError
 
-CHOSEN = list(range(40_000, 41_000, 25))
+CHOSEN = list(range(40_000, 41_000, 40))
 
 
 @pytest.fixture(scope="module")
