@@ -93,7 +93,7 @@ def count_domain(domain: Domain) -> None:
     Args:
         domain: Of a prediction.
     """
-    place = "inside" if domain.is_inside else "outside"
+    place = {True: "inside", False: "outside", None: "not judged"}[domain.is_inside]
     _counter(
         "qm9flow_domain",
         "Predicted molecules inside and outside the training's domain",

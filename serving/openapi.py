@@ -198,7 +198,7 @@ def _answer_example() -> Json:
                 "ok": True,
                 "values": {"gap": 9.758},
                 "intervals": {"gap": None},
-                "domain": {"inside": True, "score": None, "reasons": []},
+                "domain": {"inside": None, "score": None, "reasons": []},
                 "geometry": {"source": "dft", "conformers": 1},
                 "warnings": [],
             },
@@ -501,7 +501,11 @@ def _answer_schemas() -> Json:
                 ),
                 "domain": _object(
                     {
-                        "inside": {"type": "boolean"},
+                        "inside": {
+                            "type": "boolean",
+                            "nullable": True,
+                            "description": "null where only the size was looked at",
+                        },
                         "score": {
                             "type": "number",
                             "nullable": True,

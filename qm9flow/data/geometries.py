@@ -6,13 +6,16 @@ import numpy as np
 import numpy.typing as npt
 
 from qm9flow.config.choices import GeometrySource
-from qm9flow.data.conformers import open_conformers
+from qm9flow.data.conformers import kind_of, open_conformers
 from qm9flow.data.geometry_set import GeometrySet
+from qm9flow.data.relaxed import KIND as RELAXED
 from qm9flow.data.relaxed import open_relaxed
 from qm9flow.data.resident import Atoms
 from qm9flow.data.store import Dataset
+from qm9flow.errors import CacheError
 from qm9flow.molecules.geometry import nuclear_extents, rotational_constants_ragged
 from qm9flow.molecules.molecule import RT_KCAL
+from qm9flow.molecules.pool import CONFORMERS
 
 SAME_KCAL = 0.05
 """Minima of one molecule whose energies differ by less are the same one."""
@@ -116,6 +119,26 @@ def open_geometries(source: GeometrySource, dataset: Dataset) -> Geometries:
     return Geometries(
         made, made.first, nuclear_extents(*atoms), rotational_constants_ragged(*atoms), shares
     )
+
+
+def require_geometries(source: GeometrySource, dataset: Dataset) -> None:
+    """Find out before the work begins whether there is what a network is to see.
+
+    Args:
+        source: Which.
+        dataset: QM9.
+
+    Raises:
+        CacheError: Something has not been made yet; the message names all commands.
+    """
+    needed = {"dft": [], "approximate": [RELAXED], "smiles": [kind_of(CONFORMERS), RELAXED]}
+    missing = [kind for kind in needed[source] if not kind.folder(dataset).exists()]
+    if missing:
+        commands = " and ".join(f"`{kind.command}`" for kind in missing)
+        raise CacheError(
+            f"a training on {source} geometries needs some that are not there yet: {commands} "
+            "make them"
+        )
 
 
 def is_the_one(conformers: GeometrySet, relaxed: GeometrySet) -> npt.NDArray[np.bool_]:

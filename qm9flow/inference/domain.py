@@ -17,6 +17,9 @@ QM9_MAX_ATOMS = 29
 QM9_MIN_ATOMS = 3
 QM9_MAX_HEAVY = 9
 
+APART_ANGSTROM = 2.0
+"""The longest bond of QM9 has 1.7."""
+
 _GEOMETRY = {
     "smiles": "the geometry was made from a SMILES by a force field",
     "approximate": "the geometry is approximate",
@@ -37,6 +40,8 @@ def doubts(molecule: Molecule, cutoff_angstrom: float | None = None) -> tuple[st
         Sentences for people; none for a molecule like those of QM9.
     """
     found = _size_doubts(molecule)
+    if int(molecule.numbers.sum()) % 2:
+        found.append("an odd number of electrons: a radical or an ion, or a hydrogen is missing")
     if cutoff_angstrom is not None and len(molecule) > 1:
         found += _isolation_doubts(molecule, cutoff_angstrom)
     return tuple(found)
@@ -111,7 +116,7 @@ def widening(
         1 inside, more outside: in proportion to the distance, or to the square of the number of
         heavy atoms beyond those of QM9.
     """
-    if domain.is_inside:
+    if not domain.reasons:
         return 1.0
     heavy = int((molecule.numbers > 1).sum())
     factor = max(_OUTSIDE, (heavy / QM9_MAX_HEAVY) ** 2)
@@ -148,9 +153,36 @@ def _size_doubts(molecule: Molecule) -> list[str]:
     return found
 
 
+def _parts(distances: Floats) -> int:
+    """Into how many parts a molecule falls that lie more than `APART_ANGSTROM` apart."""
+    left, parts = np.ones(len(distances), dtype=bool), 0
+    while left.any():
+        reached = np.zeros(len(distances), dtype=bool)
+        reached[left.argmax()] = True
+        while True:
+            wider = (distances[reached] < APART_ANGSTROM).any(axis=0) | reached
+            if (wider == reached).all():
+                break
+            reached = wider
+        left &= ~reached
+        parts += 1
+    return parts
+
+
 def _isolation_doubts(molecule: Molecule, cutoff_angstrom: float) -> list[str]:
     positions = molecule.positions
     distances = np.linalg.norm(positions[:, None] - positions[None, :], axis=-1)
+    parts, found = _parts(distances), []
+    if parts > 1:
+        found.append(
+            f"{parts} parts, more than {APART_ANGSTROM:g} angstrom apart: several molecules, or "
+            "positions that are not in angstrom"
+        )
+    return found + _unseen(distances, cutoff_angstrom)
+
+
+def _unseen(distances: Floats, cutoff_angstrom: float) -> list[str]:
+    distances = distances.copy()
     np.fill_diagonal(distances, np.inf)
     nearest = distances.min(axis=1)
     atom = int(nearest.argmax())

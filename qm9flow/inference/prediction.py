@@ -24,9 +24,11 @@ class Domain:
     score: float | None = None
 
     @property
-    def is_inside(self) -> bool:
-        """Whether nothing speaks against it."""
-        return not self.reasons
+    def is_inside(self) -> bool | None:
+        """Whether nothing speaks against it; None where only its size was looked at."""
+        if self.reasons:
+            return False
+        return True if self.score is not None else None
 
 
 @dataclass(frozen=True)

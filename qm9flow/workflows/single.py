@@ -9,6 +9,7 @@ from typing import Any
 
 from qm9flow import config
 from qm9flow.config import TrainConfig
+from qm9flow.data.geometries import require_geometries
 from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset, open_dataset
 from qm9flow.errors import TrackingError
@@ -119,6 +120,7 @@ def run_training(
     """
     stores = resolve_stores()
     dataset = open_dataset(progress=console.progress)
+    require_geometries(train.geometry, dataset)
     if start is not None:
         start.check(dataset)
     pick_device(train.device)

@@ -73,7 +73,7 @@ export function offer(targets) {
 }
 
 function tableParts(row, targets) {
-  const hasIntervals = row.level != null;
+  const hasIntervals = Object.values(row.result.intervals).some((ends) => ends);
   const byName = Object.fromEntries(targets.map((target) => [target.name, target]));
   const head = make("tr", {},
     make("th", { scope: "col" }, "Property"),
@@ -104,7 +104,8 @@ function valueRow(result, target, hasIntervals) {
 function doubts(result) {
   const { inside, score, reasons } = result.domain;
   const others = result.warnings.filter((warning) => !reasons.includes(warning));
-  const verdict = `${inside ? "Like" : "Unlike"} the molecules it was trained on`;
+  const verdict = inside === null ? "Not compared with the molecules it was trained on"
+    : `${inside ? "Like" : "Unlike"} the molecules it was trained on`;
   const measure = score === null ? null
     : make("p", {}, `Score ${score.toFixed(2)}: 0.5 is ordinary, below 0.01 strange`);
   return [

@@ -119,7 +119,7 @@ export class Table {
     if (key === "place") return place;
     if (key === "name") return row.name;
     const { result } = row;
-    if (key === "notes") return !result ? null : !result.ok ? 0 : result.domain.inside ? 2 : 1;
+    if (key === "notes") return !result ? null : !result.ok ? 0 : result.domain.inside === false ? 1 : 2;
     return result?.ok ? result.values[key] : null;
   }
 
@@ -151,7 +151,7 @@ export class Table {
       cell.dataset.target = target.name;
       return cell;
     });
-    const note = result.domain.inside ? "" : "unlike the training molecules";
+    const note = result.domain.inside === false ? "unlike the training molecules" : "";
     return [...values, make("td", { className: note ? "care" : "", title: result.domain.reasons.join("; ") }, note)];
   }
 }

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from qm9flow.data.geometries import open_geometries
+from qm9flow.data.geometries import open_geometries, require_geometries
 from qm9flow.data.resident import ResidentMolecules
 from qm9flow.data.store import Dataset
 from qm9flow.errors import CacheError
@@ -70,6 +70,9 @@ def test_geometries_that_are_not_there_are_asked_for(dataset: Dataset, tmp_path:
         open_geometries("smiles", elsewhere)
     with pytest.raises(CacheError, match="qm9flow data relaxed"):
         open_geometries("approximate", elsewhere)
+    with pytest.raises(CacheError, match="`qm9flow data conformers` and `qm9flow data relaxed`"):
+        require_geometries("smiles", elsewhere)
+    require_geometries("dft", elsewhere)
 
 
 def test_molecules_without_a_geometry_are_left_out(few: Dataset) -> None:

@@ -34,10 +34,12 @@ def test_molecules_of_qm9_raise_no_doubt(dataset: Dataset) -> None:
     ("molecule", "words"),
     [
         (chain([6] * 10), ["10 heavy atoms"]),
-        (chain([6] * 9 + [1] * 21), ["30 atoms"]),
-        (chain([1]), ["atoms: 1"]),
-        (chain([6, 1, 1], step=6.0), ["6.0 angstrom"]),
-        (chain([6] * 30, step=6.0, geometry="smiles"), ["heavy", "30 atoms", "5 ang"]),
+        (chain([6] * 9 + [1] * 21), ["30 atoms", "odd number"]),
+        (chain([1]), ["atoms: 1", "odd number of electrons"]),
+        (chain([6, 1, 1, 1]), ["odd number of electrons"]),
+        (chain([8, 1, 1, 6, 1, 1], step=1.9), []),
+        (chain([6, 1, 1], step=6.0), ["3 parts", "6.0 angstrom"]),
+        (chain([6] * 30, step=6.0, geometry="smiles"), ["heavy", "30 atoms", "30 parts", "5 ang"]),
     ],
 )
 def test_doubts_are_named(molecule: Molecule, words: list[str]) -> None:
@@ -54,3 +56,9 @@ def test_a_geometry_that_is_not_from_dft_is_named() -> None:
             (sentence,) = geometry_doubt(source, has_network=has_network)
             assert word in sentence
             assert ("rotational" in sentence) == has_network
+
+
+def test_two_molecules_are_not_one() -> None:
+    water = np.array([[0, 0, 0.1173], [0, 0.7572, -0.4692], [0, -0.7572, -0.4692]])
+    numbers, apart = np.array([8, 1, 1, 8, 1, 1]), np.concatenate([water, water + 30])
+    assert ["2 parts" in text for text in doubts(Molecule(numbers, apart), 5.0)] == [True]
