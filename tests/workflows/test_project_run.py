@@ -153,8 +153,9 @@ def test_the_report_shows_the_registered_network(finished: Path) -> None:
     assert "SchNet<br>2017" in page
     mae = parent.data.metrics["final/test/gap/mae"]
     assert f'<td class="n ours">{number(mae, 3)}</td>' in page
-    pages = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
-    assert "http" not in pages.replace("data:image", "")
+    # four letters of a picture's may spell it, too
+    pages = re.sub(r"<script.*?</script>|data:image/[^\"')]*", "", page, flags=re.DOTALL)
+    assert "http" not in pages
     assert len(page) < 8_000_000
 
 
