@@ -396,27 +396,11 @@ def _request_schemas(settings: ServeConfig) -> Json:
 
 def _answer_schemas() -> Json:
     text = {"type": "string"}
-    moment: Json = {"type": "string", "format": "date-time"}
     identity: Json = {
         "name": text,
         "version": {"type": "integer", "nullable": True},
         "alias": {"type": "string", "nullable": True},
         "provider": {"type": "string", "enum": ["cpu", "cuda"]},
-    }
-    values = {
-        item.name: {
-            "type": "number",
-            "nullable": True,
-            "description": f"{item.description}, {item.unit}",
-        }
-        for item in PROPERTIES
-    }
-    interval = {
-        "type": "array",
-        "nullable": True,
-        "minItems": 2,
-        "maxItems": 2,
-        "items": {"type": "number"},
     }
     units = {item.name: {"type": "string", "enum": [item.unit]} for item in PROPERTIES}
     return {
@@ -433,38 +417,7 @@ def _answer_schemas() -> Json:
             }
         ),
         "ModelName": _object(identity),
-        "Model": _object(
-            {
-                **identity,
-                "provider_required": {"type": "string", "enum": ["auto", "cpu", "cuda"]},
-                "since": {**moment, "description": "When this model was opened"},
-                "units": _ref("Units"),
-                "targets": {"type": "array", "items": _ref("Target")},
-                "training": {"type": "object", "description": "Data, split, errors, code"},
-                "limits": {"type": "object", "additionalProperties": {"type": "number"}},
-                "watch": _object(
-                    {
-                        "alias": text,
-                        "asked": {**moment, "nullable": True},
-                        "unanswered_since": {**moment, "nullable": True},
-                    },
-                    nullable=True,
-                    description=(
-                        "The alias that the service follows, when the registry last said where it "
-                        "points, and since when it has not answered; null for a model that stays"
-                    ),
-                ),
-                "next": _object(
-                    {
-                        "version": {"type": "integer"},
-                        "error": _object({"code": text, "message": text}),
-                        "tries": {"type": "integer", "minimum": 1},
-                    },
-                    nullable=True,
-                    description="The version that the alias points at and that cannot be loaded",
-                ),
-            }
-        ),
+        "Model": _model_schema(identity),
         "Target": _object(
             {
                 "name": text,
@@ -483,57 +436,7 @@ def _answer_schemas() -> Json:
             ]
         },
         "Result": {"oneOf": [_ref("Success"), _ref("Failure")]},
-        "Success": _object(
-            {
-                "ok": {"type": "boolean", "enum": [True]},
-                "values": _object(
-                    values,
-                    [],
-                    description=(
-                        "null where there is none: rotational constants of atoms, A of linear "
-                        "molecules"
-                    ),
-                ),
-                "intervals": _object(
-                    {item.name: interval for item in PROPERTIES},
-                    [],
-                    description="lower and upper end, in the target's unit; null where none",
-                ),
-                "domain": _object(
-                    {
-                        "inside": {
-                            "type": "boolean",
-                            "nullable": True,
-                            "description": "null where only the size was looked at",
-                        },
-                        "score": {
-                            "type": "number",
-                            "nullable": True,
-                            "description": "0.5 is ordinary, below 0.01 strange",
-                        },
-                        "reasons": {"type": "array", "items": text},
-                    }
-                ),
-                "geometry": _object(
-                    {
-                        "source": {"type": "string", "enum": list(get_args(Geometry))},
-                        "conformers": {"type": "integer", "minimum": 1},
-                        "numbers": {
-                            "type": "array",
-                            "items": {"type": "integer"},
-                            "description": "Atomic numbers, where positions were asked for",
-                        },
-                        "positions": {
-                            "type": "array",
-                            "items": {"type": "array", "items": {"type": "number"}},
-                            "description": "Angstrom; of conformers the lowest",
-                        },
-                    },
-                    ["source", "conformers"],
-                ),
-                "warnings": {"type": "array", "items": text},
-            }
-        ),
+        "Success": _success_schema(),
         "Failure": _object(
             {
                 "ok": {"type": "boolean", "enum": [False]},
@@ -543,3 +446,109 @@ def _answer_schemas() -> Json:
             }
         ),
     }
+
+
+def _model_schema(identity: Json) -> Json:
+    text = {"type": "string"}
+    moment: Json = {"type": "string", "format": "date-time"}
+    return _object(
+        {
+            **identity,
+            "provider_required": {"type": "string", "enum": ["auto", "cpu", "cuda"]},
+            "since": {**moment, "description": "When this model was opened"},
+            "units": _ref("Units"),
+            "targets": {"type": "array", "items": _ref("Target")},
+            "training": {"type": "object", "description": "Data, split, errors, code"},
+            "limits": {"type": "object", "additionalProperties": {"type": "number"}},
+            "watch": _object(
+                {
+                    "alias": text,
+                    "asked": {**moment, "nullable": True},
+                    "unanswered_since": {**moment, "nullable": True},
+                },
+                nullable=True,
+                description=(
+                    "The alias that the service follows, when the registry last said where it "
+                    "points, and since when it has not answered; null for a model that stays"
+                ),
+            ),
+            "next": _object(
+                {
+                    "version": {"type": "integer"},
+                    "error": _object({"code": text, "message": text}),
+                    "tries": {"type": "integer", "minimum": 1},
+                },
+                nullable=True,
+                description="The version that the alias points at and that cannot be loaded",
+            ),
+        }
+    )
+
+
+def _success_schema() -> Json:
+    text = {"type": "string"}
+    values = {
+        item.name: {
+            "type": "number",
+            "nullable": True,
+            "description": f"{item.description}, {item.unit}",
+        }
+        for item in PROPERTIES
+    }
+    interval = {
+        "type": "array",
+        "nullable": True,
+        "minItems": 2,
+        "maxItems": 2,
+        "items": {"type": "number"},
+    }
+    return _object(
+        {
+            "ok": {"type": "boolean", "enum": [True]},
+            "values": _object(
+                values,
+                [],
+                description=(
+                    "null where there is none: rotational constants of atoms, A of linear molecules"
+                ),
+            ),
+            "intervals": _object(
+                {item.name: interval for item in PROPERTIES},
+                [],
+                description="lower and upper end, in the target's unit; null where none",
+            ),
+            "domain": _object(
+                {
+                    "inside": {
+                        "type": "boolean",
+                        "nullable": True,
+                        "description": "null where only the size was looked at",
+                    },
+                    "score": {
+                        "type": "number",
+                        "nullable": True,
+                        "description": "0.5 is ordinary, below 0.01 strange",
+                    },
+                    "reasons": {"type": "array", "items": text},
+                }
+            ),
+            "geometry": _object(
+                {
+                    "source": {"type": "string", "enum": list(get_args(Geometry))},
+                    "conformers": {"type": "integer", "minimum": 1},
+                    "numbers": {
+                        "type": "array",
+                        "items": {"type": "integer"},
+                        "description": "Atomic numbers, where positions were asked for",
+                    },
+                    "positions": {
+                        "type": "array",
+                        "items": {"type": "array", "items": {"type": "number"}},
+                        "description": "Angstrom; of conformers the lowest",
+                    },
+                },
+                ["source", "conformers"],
+            ),
+            "warnings": {"type": "array", "items": text},
+        }
+    )

@@ -95,8 +95,8 @@ def command(
     if predict_rows.is_wanted(files, rows):
         if smiles or xyz or sdf or len(files) != 1:
             raise ConfigError(
-                "rows are predicted from one FILE at a time, without --smiles, --xyz and --sdf: "
-                "give one file, or leave --output out"
+                "tables, gzipped files, standard input and --output are predicted row by row, from "
+                "one FILE at a time and without --smiles, --xyz and --sdf: run it by itself"
             )
         predict_rows.run(
             files[0],
