@@ -30,8 +30,8 @@ from qm9flow.errors import ConfigError
 @option("--train-size", int, "Training molecules.")
 @option(
     "--geometry",
-    click.Choice(["dft", "smiles", "approximate"]),
-    "What the network sees: QM9's own geometries, conformers, or relaxed ones.",
+    click.Choice(["dft", "approximate"]),
+    "approximate: networks for geometries of a user's and for SMILES.  [default: dft]",
 )
 @option("--split", click.Choice(["seed", "standard"]), "Which molecules are trained on.")
 @option("--seed", int, "Of weights and batches.")
@@ -59,7 +59,7 @@ def command(
       qm9flow train --minutes 45 --register
       qm9flow train --recipe group --epochs 10
       qm9flow train --start-from pretrained --learning-rate 5e-4 --minutes 30
-      qm9flow train --start-from champion --geometry smiles --minutes 60 --register
+      qm9flow train --start-from champion --geometry approximate --minutes 120 --register
       qm9flow train --from-run 0123456789abcdef0123456789abcdef
     """
     from qm9flow.workflows.single import config_of_run, run_training, with_options
@@ -79,14 +79,9 @@ def command(
         repeats = None
         options = merged(path, changes | {"recipe": recipe})
         train = config.train_from_dict(options)
-    start = find_start(start_from, train.geometry) if start_from else None
+    start = find_start(start_from) if start_from else None
     if start:
         train = config.train_from_dict(start.options(options))
-    if register and train.geometry != "dft" and start is None:
-        raise ConfigError(
-            f"a network for {train.geometry} geometries is registered beside one for DFT's: name "
-            "the model that has it with --start-from"
-        )
     with foreground() as console:
         done = run_training(
             train,

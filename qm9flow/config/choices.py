@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+Learned = Literal["learned", "raw", "geometry", "conformer"]
 Loss = Literal["rmse", "mae", "huber"]
 Optimizer = Literal["adam", "adamw", "muon", "soap"]
 Weighting = Literal["equal", "balanced"]

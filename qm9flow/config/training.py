@@ -7,6 +7,7 @@ from qm9flow.config.choices import (
     Device,
     GeometrySource,
     GradientStop,
+    Learned,
     Loss,
     Optimizer,
     Schedule,
@@ -14,8 +15,7 @@ from qm9flow.config.choices import (
     Weighting,
 )
 from qm9flow.config.limits import above, at_least, between, check_limits, require
-from qm9flow.config.networks import ModelConfig, MPNNConfig
-from qm9flow.properties import TargetSet
+from qm9flow.config.networks import DensityConfig, ModelConfig, MPNNConfig
 
 CHOICE_MOLECULES = 5000
 """Validation molecules of `standard`, its first ones, by which networks are stopped and chosen; the
@@ -33,11 +33,12 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=MPNNConfig)
     """The network; in files a table with the key `architecture`."""
     geometry: GeometrySource = "dft"
-    """What the network sees; the targets are those of the minimum in DFT always. `smiles`: a
-    conformer of the SMILES, another one in each epoch (`qm9flow data conformers`); `approximate`:
-    the minimum of a force field nearest to the geometry (`qm9flow data relaxed`)."""
-    targets: TargetSet = "learned"
-    """`learned`: ten standardised targets; `raw`: all 19 as they are, as the group did."""
+    """What the network sees; the targets are those of the minimum in DFT always. `approximate`:
+    the minimum of a force field nearest to the geometry (`qm9flow data relaxed`); `smiles`: all
+    conformers of the SMILES (`qm9flow data conformers`), for `targets = "conformer"` alone."""
+    targets: Learned = "learned"
+    """`learned`: ten standardised targets; `raw`: all 19 as they are, as the group did;
+    `geometry`: from approximate geometries to DFT's; `conformer`: which one QM9 has."""
     split: SplitName = "seed"
     """`standard`: 110,000 / 10,000 / 10,831; `seed`: the group's 70/30, its 30% halved."""
     split_seed: int = 0
@@ -84,6 +85,9 @@ class TrainConfig:
     """Of initial weights and batches."""
     start: str | None = None
     """SHA-256 of the weights that training starts from; none means fresh ones."""
+    refiner: str | None = None
+    """SHA-256 of the weights that refine geometries before the network sees them; none means that
+    it sees them as they are."""
     device: Device = "auto"
     """`auto` takes a GPU where there is one."""
     threads: Annotated[int | None, between(1, 256)] = None
@@ -107,5 +111,18 @@ class TrainConfig:
         )
         require(
             self.weighting == "equal" or self.targets == "learned",
-            'raw targets have no balanced weights: set weighting = "equal", or recipe = "group"',
+            'only learned targets have balanced weights: set weighting = "equal", or recipe = '
+            '"group"',
+        )
+        seen = {"geometry": ("approximate",), "conformer": ("smiles",)}
+        sources = seen.get(self.targets, ("dft", "approximate"))
+        require(
+            self.geometry in sources,
+            f'targets = "{self.targets}" are learned from geometries of the source '
+            f'{" or ".join(sources)}, got "{self.geometry}"',
+        )
+        require(
+            self.targets not in seen or self.model.architecture == DensityConfig.architecture,
+            f'targets = "{self.targets}" need a network of the architecture density, '
+            f"got {self.model.architecture}",
         )

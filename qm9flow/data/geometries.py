@@ -131,7 +131,8 @@ def require_geometries(source: GeometrySource, dataset: Dataset) -> None:
     Raises:
         CacheError: Something has not been made yet; the message names all commands.
     """
-    needed = {"dft": [], "approximate": [RELAXED], "smiles": [kind_of(CONFORMERS), RELAXED]}
+    both = [kind_of(CONFORMERS), RELAXED]
+    needed = {"dft": [], "approximate": both, "smiles": both}
     missing = [kind for kind in needed[source] if not kind.folder(dataset).exists()]
     if missing:
         commands = " and ".join(f"`{kind.command}`" for kind in missing)

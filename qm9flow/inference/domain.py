@@ -62,8 +62,8 @@ def geometry_doubt(geometry: Geometry, *, has_network: bool) -> tuple[str, ...]:
     said = f"{_GEOMETRY[geometry]}, not by B3LYP/6-31G(2df,p)"
     if has_network:
         return (
-            f"{said}: the rotational constants a, b, c are its own; all else is predicted for the "
-            "minimum of B3LYP/6-31G(2df,p) with a larger error than from that geometry",
+            f"{said}, then refined by a network: errors are larger than from that geometry, most "
+            "of all those of the rotational constants a, b and c",
         )
     return (f"{said} as the molecules that the network learned from: expect larger errors",)
 

@@ -12,18 +12,24 @@ from qm9flow.config.choices import GeometrySource
 from qm9flow.elements import MAX_NUMBER
 from qm9flow.errors import ConfigError, InferenceError, MoleculeError
 from qm9flow.inference.calibration import FILE, Calibration, SourceCalibration
+from qm9flow.inference.choice import ChoiceSession, open_choice
 from qm9flow.inference.domain import domain_of, geometry_doubt, widening
-from qm9flow.inference.judged import Judged, over_conformers, softmax
+from qm9flow.inference.judged import Judged, over_conformers
 from qm9flow.inference.prediction import Domain, Interval, Prediction
 from qm9flow.inference.session import Provider, Session, open_session
+from qm9flow.inference.weighed import Weighed, weighed
 from qm9flow.molecules.geometry import rotational_constants_ragged
 from qm9flow.molecules.molecule import Conformers, Molecule, Structure, validate
 from qm9flow.properties import GEOMETRIC, LEARNED, TARGETS
 from qm9flow.targets import derive
 
 MODEL = "model.onnx"
-COMPANIONS: tuple[GeometrySource, ...] = ("smiles", "approximate")
-"""Sources of geometries that a bundle may hold a network of its own for, `<source>.onnx`."""
+ROUGH, CHOICE = "rough.onnx", "choice.onnx"
+"""What a bundle may hold for geometries that are not DFT's."""
+
+LEAST_WEIGHT = 0.01
+"""Conformers of less weight are left out: no value depends on them, and most cost more time than
+they are worth."""
 
 POSITIVE = frozenset({"mu", "alpha", "r2", "zpve", "cv", *GEOMETRIC})
 """Targets that cannot be negative: nor can the lower end of their intervals."""
@@ -79,28 +85,32 @@ class Predictor:
                 f"{path} predicts {', '.join(self.session.targets)}; this version of qm9flow "
                 f"knows networks for {', '.join(LEARNED)}, or for all targets"
             )
-        self.companions: dict[GeometrySource, Session] = {}
+        self.rough: Session | None = None
+        self.choice: ChoiceSession | None = None
         self.calibration: Calibration | None = None
         if not is_file:
             self._open_rest(path, provider, threads)
 
     def _open_rest(self, folder: Path, provider: Provider, threads: int | None) -> None:
         """What a bundle holds beside its main graph."""
-        for source in COMPANIONS:
-            path = folder / f"{source}.onnx"
-            if not path.is_file():
-                continue
-            session = open_session(path, provider, threads)
-            if session.targets != self.session.targets:
+        path = folder / ROUGH
+        if path.is_file():
+            self.rough = open_session(path, provider, threads)
+            self.choice = open_choice(folder / CHOICE, provider, threads)
+            if self.rough.targets != self.session.targets:
                 raise InferenceError(
-                    f"{path} predicts {', '.join(session.targets)}, {MODEL} beside it "
+                    f"{path} predicts {', '.join(self.rough.targets)}, {MODEL} beside it "
                     f"{', '.join(self.session.targets)}: fetch or write the bundle again"
                 )
-            self.companions[source] = session
         path = folder / FILE
         if path.is_file():
             text = path.read_text(encoding="utf-8", errors="replace")
             self.calibration = Calibration.from_json(text, str(path))
+
+    @property
+    def sources(self) -> tuple[GeometrySource, ...]:
+        """Sources of geometries that the model has learned from."""
+        return ("dft",) if self.rough is None else ("dft", "smiles", "approximate")
 
     @property
     def provider(self) -> str:
@@ -209,7 +219,7 @@ class Predictor:
                     row,
                     {name: half * widened for name, half in halves.items()},
                     domain,
-                    geometry_doubt(source, has_network=source in self.companions),
+                    geometry_doubt(source, has_network=source in self.sources),
                     (source, len(shapes)),
                 )
             )
@@ -229,11 +239,9 @@ class Predictor:
             InferenceError: The runtime failed.
         """
         session = self._network(source)
-        values, spreads, distances = self._averages(session, molecules)
-        lowest = [_geometries(molecule)[0] for molecule in molecules]
-        numbers = np.concatenate([molecule.numbers for molecule in lowest])
-        positions = np.concatenate([molecule.positions for molecule in lowest])
-        ptr = np.cumsum([0, *(len(molecule) for molecule in lowest)])
+        values, spreads, distances, positions = self._averages(session, molecules)
+        numbers = np.concatenate([molecule.numbers for molecule in molecules])
+        ptr = np.cumsum([0, *(len(molecule.numbers) for molecule in molecules)])
         rotational = rotational_constants_ragged(numbers, positions, ptr)
         columns = {name: values[:, i] for i, name in enumerate(session.targets)}
         if session.targets == LEARNED:
@@ -245,37 +253,58 @@ class Predictor:
 
     def _network(self, source: GeometrySource) -> Session:
         """The one for such geometries, else the main one."""
-        return self.companions.get(source, self.session)
+        return self.session if source == "dft" or self.rough is None else self.rough
 
     def _averages(
         self, session: Session, molecules: Sequence[Structure]
-    ) -> tuple[Floats, Floats, Floats]:
-        """(n, T), (n, S) and (n,): over the conformers of each molecule."""
-        geometries = [geometry for molecule in molecules for geometry in _geometries(molecule)]
-        starts = np.cumsum([0, *(len(_geometries(molecule)) for molecule in molecules)])[:-1]
-        values, spreads, distances, logits = self._run(session, geometries)
-        weights = _weights(session, molecules, logits)
+    ) -> tuple[Floats, Floats, Floats, Floats]:
+        """(n, T), (n, S) and (n,): over the conformers of each molecule; and (A, 3), positions."""
+        chosen = self._chosen(session, molecules)
+        starts = chosen.starts
+        values, spreads, distances, refined = self._run(session, chosen.geometries)
+        weights = chosen.weights
         spread_values = _columns_of_spreads(session, values)
         _, spreads = over_conformers(spread_values, spreads, weights, starts)
         mean = np.add.reduceat(values * weights[:, None], starts)
-        return mean, spreads, np.add.reduceat(distances * weights, starts)
+        positions = np.concatenate([refined[i] for i in chosen.likeliest])
+        return mean, spreads, np.add.reduceat(distances * weights, starts), positions
+
+    def _chosen(self, session: Session, molecules: Sequence[Structure]) -> Weighed:
+        """The geometries that count, and how much."""
+        if session is not self.rough or self.choice is None:
+            return weighed(molecules, None, LEAST_WEIGHT)
+        shapes = [item for item in molecules if isinstance(item, Conformers)]
+        geometries = [geometry for item in shapes for geometry in item.molecules]
+        energies = np.concatenate([[], *(item.energies - item.energies.min() for item in shapes)])
+        logits = np.zeros(len(geometries))
+        for group in self._groups(geometries):
+            numbers, positions = _padded([geometries[i] for i in group])
+            logits[group] = self.choice.run(numbers, positions, energies[group].astype(np.float32))
+        return weighed(molecules, logits, LEAST_WEIGHT)
+
+    def _groups(self, molecules: Sequence[Molecule]) -> Iterable[npt.NDArray[np.int64]]:
+        sizes = np.array([len(molecule) for molecule in molecules], dtype=np.int64)
+        return groups_of_similar_size(sizes, self.max_pairs)
 
     def _run(
         self, session: Session, molecules: Sequence[Molecule]
-    ) -> tuple[Floats, Floats, Floats, Floats]:
-        """(n, T) and (n, S) in the targets' units, (n,) and (n,)."""
-        sizes = np.array([len(molecule) for molecule in molecules])
+    ) -> tuple[Floats, Floats, Floats, list[Floats]]:
+        """(n, T) and (n, S) in the targets' units, (n,), and each one's positions, angstrom."""
         values = np.empty((len(molecules), len(session.targets)))
         spreads = np.empty((len(molecules), len(session.spreads)))
-        distances, logits = np.zeros(len(molecules)), np.zeros(len(molecules))
-        for group in groups_of_similar_size(sizes, self.max_pairs):
+        distances = np.zeros(len(molecules))
+        shapes = [molecule.positions for molecule in molecules]
+        for group in self._groups(molecules):
             numbers, positions = _padded([molecules[i] for i in group])
-            if session.spreads:
-                found = session.run_judged(numbers, positions)
-                values[group], spreads[group], distances[group], logits[group] = found
-            else:
+            if not session.spreads:
                 values[group] = session.run(numbers, positions)
-        return values, spreads, distances, logits
+                continue
+            found = session.run_judged(numbers, positions)
+            values[group], spreads[group], distances[group] = found[:3]
+            if found[3] is not None:
+                for row, i in enumerate(group):
+                    shapes[i] = found[3][row, : len(molecules[i])]
+        return values, spreads, distances, shapes
 
 
 def groups_of_similar_size(
@@ -319,21 +348,6 @@ def _geometries(molecule: Structure) -> Sequence[Molecule]:
     if isinstance(molecule, Molecule):
         return (molecule,)
     return molecule.molecules
-
-
-def _weights(session: Session, molecules: Sequence[Structure], logits: Floats) -> Floats:
-    """(n_geometries,): the network's choice among conformers, else Boltzmann's."""
-    found, first = [], 0
-    for molecule in molecules:
-        if not isinstance(molecule, Conformers):
-            found.append(np.ones(1))
-        elif session.per_kcal is None:
-            found.append(molecule.weights())
-        else:
-            own = logits[first : first + len(molecule.energies)]
-            found.append(softmax(own - session.per_kcal * molecule.energies))
-        first += len(found[-1])
-    return np.concatenate(found)
 
 
 def _columns_of_spreads(session: Session, values: Floats) -> Floats:

@@ -39,12 +39,12 @@ _CUDA_OPTIONS = {
 }
 _SEVERITY_WARNING, _SEVERITY_ERROR, _SEVERITY_FATAL = 2, 3, 4
 _INPUTS = {"numbers": "tensor(int64)", "positions": "tensor(float)"}
-OUTPUTS = ("values", "spread", "distance", "logit")
-"""Of a graph that judges itself; `logit` only where it is for conformers."""
+OUTPUTS = ("values", "spread", "distance", "refined")
+"""Of a graph that judges itself; `refined` only where it refines geometries first."""
 _OUTPUT = OUTPUTS[0]
 
 # ONNX Runtime's exceptions have no common parent but Exception.
-_ORT_ERRORS: tuple[type[Exception], ...] = (
+ORT_ERRORS: tuple[type[Exception], ...] = (
     ort_state.EPFail,
     ort_state.Fail,
     ort_state.InvalidArgument,
@@ -69,8 +69,7 @@ class Session:
         note: Why `active` is not the first choice; empty where it is.
         targets: Names of the outputs' columns.
         spreads: Names of the targets that it gives spreads of; none where it gives none.
-        per_kcal: Weight of the force field's energy in the choice of conformers, for each
-            kcal/mol; None where the graph does not choose.
+        refines: Whether it refines geometries, and tells them.
         metadata: What the graph says about itself, by key.
     """
 
@@ -80,7 +79,7 @@ class Session:
     note: str
     targets: tuple[str, ...]
     spreads: tuple[str, ...]
-    per_kcal: float | None
+    refines: bool
     metadata: dict[str, str]
 
     def run(
@@ -102,7 +101,7 @@ class Session:
 
     def run_judged(
         self, numbers: npt.NDArray[np.int64], positions: npt.NDArray[np.float32]
-    ) -> tuple[Floats, Floats, Floats, Floats]:
+    ) -> tuple[Floats, Floats, Floats, Floats | None]:
         """Run the graph once, with what it says about its own errors.
 
         Args:
@@ -111,17 +110,17 @@ class Session:
 
         Returns:
             (B, n_targets), values; (B, n_spreads), spreads, both in the targets' units; (B,),
-            distances from the training molecules; (B,), logarithms of conformers' weights, 0
-            where the graph does not choose.
+            distances from the training molecules; (B, N, 3), refined positions, angstrom, None
+            where the graph does not refine.
 
         Raises:
             InferenceError: The runtime failed, or the graph has no such outputs.
         """
-        if self.per_kcal is not None:
-            values, spreads, distances, logits = self._run(OUTPUTS, numbers, positions)
-            return values, spreads, distances, logits
+        if self.refines:
+            values, spreads, distances, refined = self._run(OUTPUTS, numbers, positions)
+            return values, spreads, distances, refined
         values, spreads, distances = self._run(OUTPUTS[:-1], numbers, positions)
-        return values, spreads, distances, np.zeros(len(values))
+        return values, spreads, distances, None
 
     def _run(
         self,
@@ -132,7 +131,7 @@ class Session:
         feed = {"numbers": numbers, "positions": positions}
         try:
             found = self.runtime.run(list(outputs), feed)
-        except _ORT_ERRORS as error:
+        except ORT_ERRORS as error:
             raise InferenceError(
                 f"the network failed on {numbers.shape[0]} molecules of up to "
                 f"{numbers.shape[1]} atoms on {self.active}: {error}"
@@ -176,6 +175,33 @@ def open_session(path: Path, provider: Provider = "auto", threads: int | None = 
     """
     if provider not in PROVIDERS:
         raise ConfigError(f"the provider must be one of {', '.join(PROVIDERS)}, got {provider!r}")
+    runtime, note = open_runtime(path, provider, threads)
+    active: Literal["cpu", "cuda"] = "cuda" if _CUDA in runtime.get_providers() else "cpu"
+    logger.info("opened %s on %s", path, active)
+    targets = _checked_targets(runtime, path)
+    metadata: dict[str, str] = runtime.get_modelmeta().custom_metadata_map
+    spreads, refines = _checked_judging(runtime, metadata, path)
+    return Session(runtime, provider, active, note, targets, spreads, refines, metadata)
+
+
+def open_runtime(
+    path: Path, provider: Provider, threads: int | None
+) -> tuple[onnxruntime.InferenceSession, str]:
+    """Open a graph, whatever it is of.
+
+    Args:
+        path: The `.onnx` file.
+        provider: Where it is to run.
+        threads: Threads inside one operation; None means one for each usable core.
+
+    Returns:
+        ONNX Runtime's session, and why it is not on the GPU that was asked for; empty where it is.
+
+    Raises:
+        ConfigError: `threads` is below 1.
+        ProviderError: CUDA was required and is not active.
+        InferenceError: The file is missing or damaged.
+    """
     options = _options(threads)
     if not path.is_file():
         raise InferenceError(f"there is no model file {path}")
@@ -188,12 +214,7 @@ def open_session(path: Path, provider: Provider = "auto", threads: int | None = 
         raise ProviderError(f"CUDA was required, but the CPU would run the model: {note}")
     if note:
         logger.warning("using the CPU although there is a GPU: %s", note)
-    active: Literal["cpu", "cuda"] = "cuda" if _CUDA in runtime.get_providers() else "cpu"
-    logger.info("opened %s on %s", path, active)
-    targets = _checked_targets(runtime, path)
-    metadata: dict[str, str] = runtime.get_modelmeta().custom_metadata_map
-    spreads, per_kcal = _checked_judging(runtime, metadata, path)
-    return Session(runtime, provider, active, note, targets, spreads, per_kcal, metadata)
+    return runtime, note
 
 
 def _options(threads: int | None) -> onnxruntime.SessionOptions:
@@ -215,7 +236,7 @@ def _open(
 ) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(str(path), sess_options=options, providers=providers)
-    except _ORT_ERRORS as error:
+    except ORT_ERRORS as error:
         raise InferenceError(f"{path} cannot be opened as an ONNX model: {error}") from error
 
 
@@ -268,16 +289,15 @@ def _checked_targets(runtime: onnxruntime.InferenceSession, path: Path) -> tuple
 
 def _checked_judging(
     runtime: onnxruntime.InferenceSession, metadata: dict[str, str], path: Path
-) -> tuple[tuple[str, ...], float | None]:
-    """Names of spreads, and the weight of energies."""
+) -> tuple[tuple[str, ...], bool]:
+    """Names of spreads, and whether geometries are refined."""
     if "spreads" not in metadata:
-        return (), None
+        return (), False
     outputs = {item.name for item in runtime.get_outputs()}
     try:
         names = tuple(map(str, json.loads(metadata["spreads"])))
-        per_kcal = float(metadata["per_kcal"]) if "per_kcal" in metadata else None
     except (ValueError, TypeError) as error:
         raise InferenceError(f"{path} does not name its spreads: export it again") from error
-    if not outputs.issuperset(OUTPUTS[:-1] if per_kcal is None else OUTPUTS):
+    if not outputs.issuperset(OUTPUTS[:-1]):
         raise InferenceError(f"{path} gives only {', '.join(sorted(outputs))}: export it again")
-    return names, per_kcal
+    return names, OUTPUTS[-1] in outputs

@@ -1,57 +1,57 @@
 """Which of a molecule's conformers is the one that is meant.
 
-The conformer of lowest energy in a force field is the one that QM9 has for half of its molecules
-only: QM9's came from rules, and from another method. What the network knows of a conformer, and its
-energy, say more. Made after the training; it changes no value of a single geometry.
+QM9's conformers came from rules and were relaxed by other methods than a force field: for half of
+the molecules they are not the ones of its lowest energy. What an atom knows of its surroundings
+tells the rules.
 """
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from qm9flow.nn.trust import SEEN
+from qm9flow.config import DensityConfig
+from qm9flow.nn.trunk import DensityTrunk
 
-WIDTH = 64
+_PER_MOLECULE = 4.0
+"""Sums over atoms are divided by it: about the root of their number."""
+_KCAL = 3.0
+"""Energies are divided by it, kcal/mol: about what conformers differ by."""
 
 
-class Choice(nn.Module):
-    """From a conformer's features to the logarithm of its weight, up to a constant.
+class Choice(DensityTrunk):
+    """From a conformer and its energy to the logarithm of its weight, up to a constant."""
 
-    Weights of a molecule's conformers are softmax(logit - per_kcal * energy), energies in kcal/mol.
-
-    Attributes:
-        centre: (3 h,), mean of the training conformers' features.
-        deviation: (3 h,), their standard deviation.
-        per_kcal: (), weight of the force field's energy.
-    """
-
-    centre: Tensor
-    deviation: Tensor
-
-    def __init__(self, centre: Tensor, deviation: Tensor, *, dropout: float = 0.0) -> None:
-        """Make it; before it is fitted all logits are zero.
+    def __init__(self, config: DensityConfig) -> None:
+        """Make the weights, initial ones from torch's global generator.
 
         Args:
-            centre: (3 h,).
-            deviation: (3 h,).
-            dropout: Of hidden values, while it is fitted.
+            config: Widths and depths of the trunk.
         """
-        super().__init__()
-        self.register_buffer("centre", centre)
-        self.register_buffer("deviation", deviation)
-        self.per_kcal = nn.Parameter(centre.new_ones(()))
-        self.first = nn.Linear(len(centre), WIDTH)
-        self.dropout = nn.Dropout(dropout)
-        self.last = nn.Linear(WIDTH, 1)
-        nn.init.zeros_(self.last.weight)
+        super().__init__(config)
+        h = config.hidden
+        self.atom = nn.Linear(h + config.vectors, h)
+        self.first = nn.Linear(h + 1, h)
+        self.last = nn.Linear(h, 1)
+        self.per_kcal = nn.Linear(1, 1, bias=False)
+        nn.init.constant_(self.per_kcal.weight, 1.0)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, numbers: Tensor, positions: Tensor, energies: Tensor | None = None) -> Tensor:
         """Look at conformers.
 
         Args:
-            features: (G, 3 h), from `qm9flow.nn.trust.molecular_features`.
+            numbers: (G, N) int64, atomic numbers, 0 where there is no atom.
+            positions: (G, N, 3), angstrom, minima of the force field.
+            energies: (G,), kcal/mol above the molecule's lowest; None means they are all that.
 
         Returns:
-            (G,).
+            (G,); weights of a molecule's conformers are their softmax.
         """
-        seen = ((features - self.centre) / self.deviation).clamp(-SEEN, SEEN)
-        logits: Tensor = self.last(self.dropout(nn.functional.silu(self.first(seen))))
+        hidden, vectors = self.represent(numbers, positions)
+        known = torch.cat([hidden, vectors.square().sum(dim=2)], dim=2)
+        atoms = F.silu(self.atom(known)) * (numbers > 0)[..., None]
+        if energies is None:
+            energies = positions.new_zeros(len(numbers))
+        above = energies[:, None]
+        seen = torch.cat([atoms.sum(dim=1) / _PER_MOLECULE, above / _KCAL], dim=1)
+        logits: Tensor = self.last(F.silu(self.first(seen))) - self.per_kcal(above)
         return logits[:, 0]

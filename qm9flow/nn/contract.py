@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from qm9flow import properties
-from qm9flow.nn.choice import Choice
 from qm9flow.nn.moments import nuclear_extent
+from qm9flow.nn.refiner import Refiner
 from qm9flow.nn.trust import Trust, molecular_features
 from qm9flow.targets import TargetCodec
 from qm9flow.units import BOHR_ANGSTROM
@@ -114,7 +114,7 @@ class PropertyModel(nn.Module):
         network: Network,
         codec: TargetCodec,
         trust: Trust | None = None,
-        choice: Choice | None = None,
+        refiner: Refiner | None = None,
     ) -> None:
         """Join a network and a codec.
 
@@ -122,7 +122,8 @@ class PropertyModel(nn.Module):
             network: Predicts the codec's targets, in its order.
             codec: Between encoded and physical values.
             trust: Fitted to the network; None where nobody asks how far it may be off.
-            choice: Fitted to a network for conformers; None for others.
+            refiner: Makes the geometries that the network was trained on of those that are given;
+                None where they are the same.
 
         Raises:
             ValueError: The network predicts other targets than the codec's.
@@ -136,7 +137,7 @@ class PropertyModel(nn.Module):
         self.network = network
         self.codec = codec
         self.trust = trust
-        self.choice = choice
+        self.refiner = refiner
         references = torch.tensor(codec.references, dtype=torch.float64)
         references[0] = 0.0  # padding
         self.register_buffer("references", references)  # (MAX_NUMBER + 1, T)
@@ -155,7 +156,23 @@ class PropertyModel(nn.Module):
         Returns:
             (B, T) float64, in the units of `qm9flow.properties`.
         """
+        positions = self.refined(numbers, positions)
         return self.decoded(numbers, positions, *self.network.represent(numbers, positions))
+
+    def refined(self, numbers: Tensor, positions: Tensor) -> Tensor:
+        """The geometry that properties are predicted from.
+
+        Args:
+            numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
+            positions: (B, N, 3) float32, angstrom.
+
+        Returns:
+            (B, N, 3) float32, angstrom; what was given where there is no refiner.
+        """
+        if self.refiner is None:
+            return positions
+        refined: Tensor = self.refiner(numbers, positions)[-1]
+        return refined
 
     def decoded(
         self, numbers: Tensor, positions: Tensor, hidden: Tensor, vectors: Tensor | None
@@ -164,7 +181,7 @@ class PropertyModel(nn.Module):
 
         Args:
             numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
-            positions: (B, N, 3) float32, angstrom.
+            positions: (B, N, 3) float32, angstrom, refined where there is a refiner.
             hidden: (B, N, h), from `Network.represent`.
             vectors: (B, N, 3, v), from `Network.represent`.
 
@@ -186,13 +203,14 @@ class PropertyModel(nn.Module):
         Returns:
             (B, T) float64, values; (B, S) float32, spreads of `properties.spread_names`, in the
             targets' units; (B,) float32, distances from the training molecules; and, where there
-            is a `choice`, (B,) float32, logarithms of conformers' weights.
+            is a `refiner`, (B, N, 3) float32, the refined geometry, angstrom.
         """
         assert self.trust is not None
+        positions = self.refined(numbers, positions)
         hidden, vectors = self.network.represent(numbers, positions)
         features = molecular_features(hidden, numbers)
         found = (self.decoded(numbers, positions, hidden, vectors), *self.trust(features))
-        return found if self.choice is None else (*found, self.choice(features))
+        return found if self.refiner is None else (*found, positions)
 
     @property
     def targets(self) -> tuple[str, ...]:

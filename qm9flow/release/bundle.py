@@ -5,8 +5,9 @@
 | `config.json` | a `BundleRecord`, format number first |
 | `weights.safetensors` | the network's weights |
 | `model.onnx` | the whole model as a graph, for use without torch |
-| `smiles.onnx`, `smiles.safetensors` | the same of a network for conformers, if there is one |
-| `approximate.onnx`, `approximate.safetensors` | the same for other approximate geometries |
+| `rough.onnx`, `rough.safetensors` | the same of a network for other geometries, if there is one |
+| `refiner.safetensors` | what refines geometries for it, a part of its graph |
+| `choice.onnx`, `choice.safetensors` | what weighs conformers |
 | `calibration.json` | what makes intervals and the domain, if it was measured |
 | `card.md` | the record in words |
 """
@@ -23,24 +24,28 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
+from torch import nn
 
-from qm9flow.config import TrainConfig
+from qm9flow.config import DensityConfig, TrainConfig
 from qm9flow.data.store import Dataset
 from qm9flow.errors import BundleError
 from qm9flow.inference.calibration import FILE as CALIBRATION
 from qm9flow.inference.calibration import Calibration
+from qm9flow.inference.predictor import CHOICE, ROUGH
 from qm9flow.nn.catalog import build
 from qm9flow.nn.choice import Choice
 from qm9flow.nn.contract import PropertyModel
+from qm9flow.nn.refiner import Refiner
 from qm9flow.nn.trust import Trust
 from qm9flow.nn.weights import misfit
 from qm9flow.release.card import model_card
-from qm9flow.release.export import check_parity, export_onnx
-from qm9flow.release.record import BundleRecord, Companion
+from qm9flow.release.export import check_choice, check_parity, export_choice, export_onnx
+from qm9flow.release.record import BundleRecord, RoughRecord
 from qm9flow.targets import TargetCodec
 
 CONFIG, WEIGHTS, ONNX, CARD = "config.json", "weights.safetensors", "model.onnx", "card.md"
-
+ROUGH_WEIGHTS, REFINER_WEIGHTS = "rough.safetensors", "refiner.safetensors"
+CHOICE_WEIGHTS = "choice.safetensors"
 
 Measure = Callable[[Path, BundleRecord], tuple[BundleRecord, Calibration]]
 """From a bundle's folder, whose graphs are there, and its record to the record with what was
@@ -54,12 +59,25 @@ class Released:
     Attributes:
         weights: safetensors bytes, named as in the network's state dict.
         trust: Fitted to it; None for a graph that gives values alone.
-        choice: Fitted to a network for conformers.
     """
 
     weights: bytes
     trust: Trust | None = None
-    choice: Choice | None = None
+
+
+@dataclass(frozen=True)
+class ReleasedRough:
+    """Trained networks for other geometries than DFT's.
+
+    Attributes:
+        network: Predicts properties of refined geometries.
+        refiner: safetensors bytes of what refines them.
+        choice: safetensors bytes of what weighs conformers.
+    """
+
+    network: Released
+    refiner: bytes
+    choice: bytes
 
 
 def write_bundle(
@@ -102,20 +120,20 @@ def write_bundle(
 def extend_bundle(
     base: Path,
     folder: Path,
-    companion: Companion,
-    released: Released,
+    rough: RoughRecord,
+    released: ReleasedRough,
     *,
     dataset: Dataset,
     main: Released | None = None,
     measure: Measure | None = None,
 ) -> BundleRecord:
-    """Write a bundle with one network more, or another one for the same source.
+    """Write a bundle with networks for other geometries beside another bundle's network.
 
     Args:
-        base: The bundle that gets it; it stays as it is.
+        base: The bundle that gets them; it stays as it is.
         folder: Must not exist, or be empty. Appears complete or not at all.
-        companion: The network, without parity.
-        released: Its weights.
+        rough: The networks, without parity.
+        released: Their weights.
         dataset: Molecules for the parity check.
         main: The base's own network, whose graph is to be made anew; None leaves it as it is.
         measure: Completes the record; None leaves it as it is, and drops the intervals.
@@ -125,12 +143,12 @@ def extend_bundle(
 
     Raises:
         BundleError: As from `write_bundle`, or the base is damaged.
-        ExportError: The network cannot be exported.
-        ParityError: The graph does not give the network's numbers.
+        ExportError: A network cannot be exported.
+        ParityError: A graph does not give its network's numbers.
     """
     record, _ = read_bundle(base)
-    source = companion.train.geometry
-    model = _assemble(companion.train, record.codec, released, "the weights")
+    model = _assemble(rough.train, record.codec, released.network, "the weights", released.refiner)
+    choice = _choice(rough.choice, released.choice, "the weights of the choice")
 
     def fill(place: Path) -> BundleRecord:
         for name in record.files:
@@ -140,28 +158,18 @@ def extend_bundle(
             network = _assemble(record.train, record.codec, main, "the weights")
             export_onnx(network, place / ONNX)
             parity_of_main = check_parity(network, place / ONNX, dataset)
-        weights, graph = companion_files(source)
-        (place / weights).write_bytes(released.weights)
-        export_onnx(model, place / graph)
-        parity = check_parity(model, place / graph, dataset)
-        added = dataclasses.replace(companion, parity=parity)
-        companions = {**record.companions, source: added}
-        whole = dataclasses.replace(record, companions=companions, parity=parity_of_main)
+        (place / ROUGH_WEIGHTS).write_bytes(released.network.weights)
+        (place / REFINER_WEIGHTS).write_bytes(released.refiner)
+        (place / CHOICE_WEIGHTS).write_bytes(released.choice)
+        export_onnx(model, place / ROUGH)
+        export_choice(choice, place / CHOICE)
+        check_choice(choice, place / CHOICE, dataset)
+        parity = check_parity(model, place / ROUGH, dataset)
+        added = dataclasses.replace(rough, parity=parity)
+        whole = dataclasses.replace(record, rough=added, parity=parity_of_main)
         return _described(place, whole, measure)
 
     return _appear(folder, fill)
-
-
-def companion_files(source: str) -> tuple[str, str]:
-    """Names of a companion's files.
-
-    Args:
-        source: Of the geometries that it is for.
-
-    Returns:
-        Weights and graph.
-    """
-    return f"{source}.safetensors", f"{source}.onnx"
 
 
 def _appear(folder: Path, fill: Callable[[Path], BundleRecord]) -> BundleRecord:
@@ -202,8 +210,8 @@ def _described(place: Path, record: BundleRecord, measure: Measure | None) -> Bu
 def _binaries(record: BundleRecord, *, has_calibration: bool) -> list[str]:
     """Files whose SHA-256 the record holds."""
     names = [WEIGHTS, ONNX]
-    for source in record.companions:
-        names += companion_files(source)
+    if record.rough is not None:
+        names += [ROUGH_WEIGHTS, REFINER_WEIGHTS, CHOICE_WEIGHTS, ROUGH, CHOICE]
     return [*names, CALIBRATION] if has_calibration else names
 
 
@@ -223,29 +231,6 @@ def read_bundle(folder: Path) -> tuple[BundleRecord, bytes]:
     record, weights = _read(folder)
     _assemble(record.train, record.codec, Released(weights), str(folder / WEIGHTS))
     return record, weights
-
-
-def companion_weights(folder: Path, record: BundleRecord, source: str) -> bytes:
-    """Weights of a bundle's network for other geometries.
-
-    Args:
-        folder: As written by `extend_bundle`.
-        record: Of the bundle.
-        source: Of the geometries.
-
-    Returns:
-        safetensors bytes.
-
-    Raises:
-        BundleError: There is no such network, or it is damaged.
-    """
-    name, _ = companion_files(source)
-    if source not in record.companions:
-        raise BundleError(f"{folder} has no network for geometries of the source {source}")
-    weights = _verified(folder, name, record)
-    where = str(folder / name)
-    _assemble(record.companions[source].train, record.codec, Released(weights), where)
-    return weights
 
 
 def load_model(folder: Path) -> PropertyModel:
@@ -302,15 +287,39 @@ def _sha256(blob: bytes) -> str:
 
 
 def _assemble(
-    train: TrainConfig, codec: TargetCodec, released: Released, where: str
+    train: TrainConfig,
+    codec: TargetCodec,
+    released: Released,
+    where: str,
+    refiner: bytes | None = None,
 ) -> PropertyModel:
     with torch.random.fork_rng(devices=[]):  # initial weights are overwritten at once
         network = build(train.model, codec.names)
+        refines = None if refiner is None else Refiner(_density(train, where))
+    _fill(network, released.weights, where)
+    if refines is not None and refiner is not None:
+        _fill(refines, refiner, f"{where} of the refiner")
+    return PropertyModel(network, codec, released.trust, refines).eval()
+
+
+def _choice(train: TrainConfig, weights: bytes, where: str) -> Choice:
+    with torch.random.fork_rng(devices=[]):
+        choice = Choice(_density(train, where))
+    _fill(choice, weights, where)
+    return choice.eval()
+
+
+def _density(train: TrainConfig, where: str) -> DensityConfig:
+    if not isinstance(train.model, DensityConfig):
+        raise BundleError(f"{where}: geometries are refined by networks of the kind density only")
+    return train.model
+
+
+def _fill(network: nn.Module, weights: bytes, where: str) -> None:
     try:
-        tensors = load(released.weights)
+        tensors = load(weights)
     except SafetensorError as error:
         raise BundleError(f"{where} cannot be read as safetensors: {error}") from error
     if problem := misfit(network.state_dict(), tensors):
         raise BundleError(f"{where}: {problem}")
     network.load_state_dict(tensors)
-    return PropertyModel(network, codec, released.trust, released.choice).eval()

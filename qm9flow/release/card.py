@@ -24,8 +24,8 @@ _ONE_NETWORK = (
     "above."
 )
 _MORE_NETWORKS = (
-    "errors depend on where it comes from, see above. Rotational constants are those of\n"
-    "  the geometry that was given or made: those of a conformer are not DFT's."
+    "errors depend on where it comes from, see above. What is not DFT's is refined first;\n"
+    "  rotational constants are those of the refined geometry."
 )
 _NO_INTERVALS = "The network gives no uncertainty."
 _INTERVALS = (
@@ -52,7 +52,7 @@ def model_card(record: BundleRecord, calibration: Calibration | None = None) -> 
         _errors(record),
         *([] if calibration is None else ["## Intervals", _intervals(calibration)]),
         _LIMITS.format(
-            geometry=_MORE_NETWORKS if record.companions else _ONE_NETWORK,
+            geometry=_MORE_NETWORKS if record.rough else _ONE_NETWORK,
             intervals=_INTERVALS if calibration else _NO_INTERVALS,
         ),
         "## How it was made",
@@ -78,7 +78,8 @@ def _intro(record: BundleRecord) -> str:
 def _errors(record: BundleRecord) -> str:
     if not record.validation_mae and not record.test_mae:
         return "Not measured."
-    others = [f"test, from {_SOURCES[source]}" for source in record.companions]
+    elsewhere = record.rough.test_mae if record.rough else {}
+    others = [f"test, from {_SOURCES[source]}" for source in elsewhere]
     heads = ["target", "", "unit", "validation", "test", *others, "chemical accuracy"]
     lines = [
         "Mean absolute errors. Test molecules took part in no choice.",
@@ -94,7 +95,7 @@ def _errors(record: BundleRecord) -> str:
                 item.unit,
                 _number(record.validation_mae.get(item.name)),
                 _number(record.test_mae.get(item.name)),
-                *(_number(other.test_mae.get(item.name)) for other in record.companions.values()),
+                *(_number(errors.get(item.name)) for errors in elsewhere.values()),
                 _number(item.chemical_accuracy),
             ]
             lines.append("| " + " | ".join(cells) + " |")

@@ -21,7 +21,10 @@ from qm9flow import __version__, properties
 from qm9flow.data.store import Dataset
 from qm9flow.elements import NUMBERS
 from qm9flow.errors import ExportError, ParityError
+from qm9flow.inference.choice import OUTPUT as LOGIT
+from qm9flow.inference.choice import open_choice
 from qm9flow.inference.session import OUTPUTS, Session, open_session
+from qm9flow.nn.choice import Choice
 from qm9flow.nn.contract import PropertyModel
 from qm9flow.properties import LEARNED, spread_names
 
@@ -46,7 +49,8 @@ def export_onnx(model: PropertyModel, path: Path) -> None:
 
     Inputs are `numbers` (B, N) int64, zero-padded, and `positions` (B, N, 3) float32, angstrom,
     B and N any from 1 on; the output is `values` (B, T) float64 in the targets' units, and, where
-    the model has `trust`, `spread` (B, S) and `distance` (B,), float32. Targets, their units, the
+    the model has `trust`, `spread` (B, S) and `distance` (B,), and where it has a `refiner`, too,
+    `refined` (B, N, 3), angstrom, float32. Targets, their units, the
     cutoff and the elements are in the graph's metadata.
 
     Args:
@@ -58,36 +62,66 @@ def export_onnx(model: PropertyModel, path: Path) -> None:
     """
     if not path.parent.is_dir():
         raise ExportError(f"cannot write {path}: there is no folder {path.parent}")
-    network, trust, choice = copy.deepcopy((model.network, model.trust, model.choice))
-    twin = PropertyModel(network.exportable(), model.codec, trust, choice).cpu().eval()
+    network, trust, refiner = copy.deepcopy((model.network, model.trust, model.refiner))
+    twin = PropertyModel(network.exportable(), model.codec, trust, refiner).cpu().eval()
     twin.requires_grad_(False)
-    outputs = _outputs(model)
+    whole = twin if trust is None else _JudgedModel(twin)
+    graph = _exported(whole, ["numbers", "positions"], _outputs(model), type(network).__name__)
+    onnx.helper.set_model_props(graph, _metadata(model))
+    _write(graph.SerializeToString(), path)
+
+
+def export_choice(choice: Choice, path: Path) -> None:
+    """Write what weighs conformers as an ONNX graph.
+
+    Inputs are `numbers` and `positions` as in `export_onnx`, and `energies` (B,) float32, kcal/mol
+    above each molecule's lowest; the output is `logit` (B,) float32.
+
+    Args:
+        choice: On any device, in any mode; it is not changed.
+        path: File to write; replaced as a whole, or not at all.
+
+    Raises:
+        ExportError: The exporter cannot translate it, or the file cannot be written.
+    """
+    if not path.parent.is_dir():
+        raise ExportError(f"cannot write {path}: there is no folder {path.parent}")
+    twin = copy.deepcopy(choice).cpu().eval().requires_grad_(False)
+    names = ["numbers", "positions", "energies"]
+    graph = _exported(twin, names, (LOGIT,), type(choice).__name__)
+    onnx.helper.set_model_props(graph, {"qm9flow": __version__})
+    _write(graph.SerializeToString(), path)
+
+
+def _exported(
+    model: nn.Module, inputs: list[str], outputs: tuple[str, ...], name: str
+) -> onnx.ModelProto:
+    """A model of numbers, positions and perhaps a number for each molecule, as a graph."""
     numbers = torch.tensor([[6, 1, 1], [8, 1, 0]])  # sizes of 1 would become constants
     positions = torch.linspace(-1, 1, 18).view(2, 3, 3)
+    given = (numbers, positions, torch.tensor([0.0, 0.5]))[: len(inputs)]
     molecules, atoms = torch.export.Dim("molecules"), torch.export.Dim("atoms")
-    shape = {0: molecules, 1: atoms}
+    shapes = ({0: molecules, 1: atoms}, {0: molecules, 1: atoms}, {0: molecules})
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                twin if trust is None else _JudgedModel(twin),
-                (numbers, positions),
+                model,
+                given,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=["numbers", "positions"],
+                input_names=inputs,
                 output_names=list(outputs),
-                dynamic_shapes={"numbers": shape, "positions": shape},
+                dynamic_shapes=shapes[: len(inputs)],
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        name = type(model.network).__name__
         raise ExportError(f"{name} cannot be exported to ONNX: {error.__cause__ or error}") from (
             error
         )
     assert program is not None
     graph = program.model_proto
     _forget_files(graph)
-    onnx.helper.set_model_props(graph, _metadata(model))
-    _write(graph.SerializeToString(), path)
+    return graph
 
 
 class _JudgedModel(nn.Module):
@@ -105,7 +139,7 @@ class _JudgedModel(nn.Module):
 def _outputs(model: PropertyModel) -> tuple[str, ...]:
     if model.trust is None:
         return OUTPUTS[:1]
-    return OUTPUTS if model.choice is not None else OUTPUTS[:-1]
+    return OUTPUTS if model.refiner is not None else OUTPUTS[:-1]
 
 
 def _forget_files(graph: onnx.ModelProto) -> None:
@@ -140,7 +174,6 @@ def _metadata(model: PropertyModel) -> dict[str, str]:
         "elements": json.dumps(list(NUMBERS)),
         "qm9flow": __version__,
         **({} if model.trust is None else {"spreads": json.dumps(spread_names(model.targets))}),
-        **({} if model.choice is None else {"per_kcal": repr(float(model.choice.per_kcal))}),
     }
 
 
@@ -233,6 +266,34 @@ def check_parity(model: PropertyModel, path: Path, dataset: Dataset) -> Parity:
     return parity
 
 
+def check_choice(choice: Choice, path: Path, dataset: Dataset) -> None:
+    """Compare a graph that weighs conformers with its network, on the molecules of `check_parity`.
+
+    Args:
+        choice: On any device; it is not changed.
+        path: The graph.
+        dataset: Where molecules come from.
+
+    Raises:
+        ParityError: It differs by more than `TRUST_LIMIT`.
+        InferenceError: The graph cannot be opened or run.
+    """
+    reference = copy.deepcopy(choice).cpu().eval()
+    session = open_choice(path, "cpu", 1)
+    for numbers, positions in parity_batches(dataset):
+        energies = np.linspace(0, 5, len(numbers), dtype=np.float32)
+        given = [torch.from_numpy(item) for item in (numbers, positions, energies)]
+        with torch.inference_mode():
+            mine = reference(*given).numpy()
+        size = np.maximum(np.abs(mine), 1.0)
+        off = float((np.abs(session.run(numbers, positions, energies) - mine) / size).max())
+        if not off <= TRUST_LIMIT:
+            raise ParityError(
+                f"{path} differs from its network by a share of {off:.2g}, at most "
+                f"{TRUST_LIMIT:g} is accepted"
+            )
+
+
 Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 
@@ -304,6 +365,7 @@ def _check_trust(
             mine = reference.judged(torch.from_numpy(numbers), torch.from_numpy(positions))
         theirs = session.run_judged(numbers, positions)
         for name, expected, found in zip(OUTPUTS[1:], mine[1:], theirs[1:], strict=False):
+            assert found is not None
             size = np.maximum(np.abs(expected.numpy()), 0.0 if name == "spread" else 1.0)
             off = float((np.abs(found - expected.numpy()) / size).max())
             if not off <= TRUST_LIMIT:

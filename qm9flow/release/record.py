@@ -17,7 +17,7 @@ from qm9flow.properties import TARGET_SETS
 from qm9flow.release.export import Parity
 from qm9flow.targets import TargetCodec
 
-FORMAT = 6
+FORMAT = 7
 """Number of the format that is written."""
 
 
@@ -57,12 +57,23 @@ def _from_dft_alone(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"train": {**train, "geometry": "dft"}, "companions": {}}
 
 
+def _without_refiners(data: dict[str, Any]) -> dict[str, Any]:
+    """Up to format 6 networks saw geometries as they were given, each source its own network; no
+    model that was released had one for another source than DFT's."""
+    data = {name: item for name, item in data.items() if name != "companions"}
+    train = data.get("train")
+    if not isinstance(train, dict):
+        return data
+    return data | {"train": {**train, "refiner": None}, "rough": None}
+
+
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: _with_spread,
     2: _from_fresh_weights,
     3: _without_heads,
     4: _at_full_size,
     5: _from_dft_alone,
+    6: _without_refiners,
 }
 """From what a format held to what the next one holds, by the older one's number."""
 
@@ -72,25 +83,30 @@ def _now() -> str:
 
 
 @dataclass(frozen=True)
-class Companion:
-    """A network beside the main one, for geometries from another source.
+class RoughRecord:
+    """Networks beside the main one, for approximate geometries and SMILES.
 
     Attributes:
-        train: How it was trained; names the network and the source.
-        validation_mae: By target, in its unit, from such geometries.
-        test_mae: By target, in its unit, from such geometries.
-        metrics: Whatever else was measured, by name.
-        verdict: What the gradients said over the whole training.
+        train: How the network for properties was trained.
+        refiner: How the one that refines geometries was trained.
+        choice: How the one that weighs conformers was trained.
+        validation_mae: By source of geometries, by target, in its unit.
+        test_mae: By source of geometries, by target, in its unit.
+        metrics: Whatever else was measured, by name; those of the refiner and the choice have
+            their names in front.
+        verdict: What the gradients said over the whole training of the first one.
         git_commit: Of the code, None if unknown.
-        hardware: What it was trained on, in words.
-        versions: Of the packages it was trained with.
+        hardware: What they were trained on, in words.
+        versions: Of the packages they were trained with.
         created: When, ISO 8601, UTC.
-        parity: Of its graph; set when the bundle is written.
+        parity: Of their graph; set when the bundle is written.
     """
 
     train: TrainConfig
-    validation_mae: dict[str, float] = field(default_factory=dict)
-    test_mae: dict[str, float] = field(default_factory=dict)
+    refiner: TrainConfig
+    choice: TrainConfig
+    validation_mae: dict[str, dict[str, float]] = field(default_factory=dict)
+    test_mae: dict[str, dict[str, float]] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     verdict: str = "healthy"
     git_commit: str | None = None
@@ -103,9 +119,13 @@ class Companion:
         """As plain JSON values.
 
         Returns:
-            What `_companion` reads.
+            What `_rough` reads.
         """
-        return {**_fields(self), "train": config.to_dict(self.train), "parity": _plain(self.parity)}
+        trains = {name: config.to_dict(getattr(self, name)) for name in _TRAININGS}
+        return {**_fields(self), **trains, "parity": _plain(self.parity)}
+
+
+_TRAININGS = ("train", "refiner", "choice")
 
 
 @dataclass(frozen=True)
@@ -130,7 +150,7 @@ class BundleRecord:
         parity: Of `model.onnx`; set by `write_bundle`.
         files: SHA-256 of all files but `config.json` and `card.md`, by name; set by
             `write_bundle`.
-        companions: Networks for other geometries than DFT's, by their source.
+        rough: Networks for other geometries than DFT's, if there are any.
     """
 
     train: TrainConfig
@@ -149,7 +169,7 @@ class BundleRecord:
     created: str = field(default_factory=_now)
     parity: Parity | None = None
     files: dict[str, str] = field(default_factory=dict)
-    companions: dict[str, Companion] = field(default_factory=dict)
+    rough: RoughRecord | None = None
 
     def to_json(self) -> str:
         """As the text of `config.json`.
@@ -164,7 +184,7 @@ class BundleRecord:
             "train": config.to_dict(self.train),
             "codec": self.codec.to_dict(),
             "parity": _plain(self.parity),
-            "companions": {name: item.plain() for name, item in self.companions.items()},
+            "rough": None if self.rough is None else self.rough.plain(),
         }
         try:
             return json.dumps({"format": FORMAT, **plain}, indent=2, allow_nan=False) + "\n"
@@ -197,10 +217,7 @@ class BundleRecord:
             raise BundleError(f"{where} must hold an object, got {type(data).__name__}")
         values = _checked(_upgraded(data, where), _VALUES, _TABLES, where)
         values["train"] = _train(values["train"], where)
-        values["companions"] = {
-            name: _companion(name, item, f"{where}: companions.{name}")
-            for name, item in values["companions"].items()
-        }
+        values["rough"] = _rough(values["rough"], f"{where}: rough")
         values["codec"] = _codec(values["codec"], f"{where}: codec")
         values["parity"] = _parity(values["parity"], f"{where}: parity")
         return cls(**values)
@@ -217,7 +234,7 @@ _VALUES: dict[str, type | tuple[type, ...]] = {
     "git_commit": (str, type(None)),
     "created": str,
     "parity": (dict, type(None)),
-    "companions": dict,
+    "rough": (dict, type(None)),
 }
 _TABLES: dict[str, type] = {
     "validation_mae": float,
@@ -228,7 +245,11 @@ _TABLES: dict[str, type] = {
     "files": str,
 }
 """Keys that hold a table, and what its values are."""
-_OF_COMPANIONS = tuple(item.name for item in dataclasses.fields(Companion))
+_ROUGH_VALUES = {
+    **dict.fromkeys((*_TRAININGS, "validation_mae", "test_mae"), dict),
+    **{name: _VALUES[name] for name in ("verdict", "git_commit", "created", "parity")},
+}
+_ROUGH_TABLES = {name: _TABLES[name] for name in ("metrics", "hardware", "versions")}
 
 
 def _upgraded(data: dict[str, Any], where: str) -> dict[str, Any]:
@@ -279,16 +300,19 @@ def _train(data: Mapping[str, Any], where: str) -> TrainConfig:
         raise BundleError(f"{where}: train: {error}") from error
 
 
-def _companion(source: str, data: Any, where: str) -> Companion:
-    _require_kind(data, dict, where)
-    single = {key: kind for key, kind in _VALUES.items() if key in _OF_COMPANIONS}
-    tables = {key: kind for key, kind in _TABLES.items() if key in _OF_COMPANIONS}
-    values = dict(_checked(data, single, tables, where))
-    train = _train(values["train"], where)
-    if train.geometry != source or source == "dft":
-        raise BundleError(f"{where} was trained on geometries of another source: {train.geometry}")
-    parity = _parity(values["parity"], f"{where}: parity")
-    return Companion(**{**values, "train": train, "parity": parity})
+def _rough(data: Any, where: str) -> RoughRecord | None:
+    if data is None:
+        return None
+    values = dict(_checked(data, _ROUGH_VALUES, _ROUGH_TABLES, where))
+    for name in _TRAININGS:
+        values[name] = _train(values[name], f"{where}: {name}")
+    for name in ("validation_mae", "test_mae"):
+        for source, table in values[name].items():
+            _require_kind(table, dict, f"{where}: {name}.{source}")
+            for target, item in table.items():
+                _require_kind(item, (int, float), f"{where}: {name}.{source}.{target}")
+    values["parity"] = _parity(values["parity"], f"{where}: parity")
+    return RoughRecord(**values)
 
 
 def _fields(record: Any) -> dict[str, Any]:

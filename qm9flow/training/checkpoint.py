@@ -133,6 +133,8 @@ def config_digest(config: TrainConfig, data_digest: str) -> str:
         SHA-256, hexadecimal.
     """
     values = {key: value for key, value in to_dict(config).items() if key not in PLACE_ONLY}
+    if config.refiner is None:  # as before there were any
+        del values["refiner"]
     content = {
         "config": values,
         "data": data_digest,

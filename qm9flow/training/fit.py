@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Callable, Generator
+from functools import partial
 
+import torch
 from torch import Tensor
 
 from qm9flow.config import TrainConfig
@@ -10,10 +12,18 @@ from qm9flow.data.store import Dataset
 from qm9flow.errors import CheckpointError, Qm9FlowError
 from qm9flow.training.allocator import keep_freed_memory
 from qm9flow.training.checkpoint import Checkpoint, config_digest, pack, unpack
-from qm9flow.training.device import is_out_of_memory, release_memory, thread_count
+from qm9flow.training.device import (
+    is_out_of_memory,
+    pick_device,
+    release_memory,
+    reset_peak_memory,
+    thread_count,
+)
 from qm9flow.training.events import CheckpointReady, Event, Failed
 from qm9flow.training.session import DivergedError, Session
-from qm9flow.training.start import starting_weights
+from qm9flow.training.start import named_weights, starting_weights
+from qm9flow.training.task import Task
+from qm9flow.training.tasks import task_of
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +34,7 @@ def fit(
     *,
     checkpoint: bytes | None = None,
     start: bytes | None = None,
+    refiner: bytes | None = None,
     wants_checkpoint: Callable[[], bool] = lambda: False,
 ) -> Generator[Event, None, None]:
     """Train, and tell about it.
@@ -45,6 +56,7 @@ def fit(
         checkpoint: Blob of a `CheckpointReady` of the same training, to go on from there.
         start: The weights that `config.start` names, as safetensors bytes; not looked at where
             there is a checkpoint.
+        refiner: The weights that `config.refiner` names, as safetensors bytes.
         wants_checkpoint: Asked after every epoch whether to give a checkpoint out of turn.
 
     Returns:
@@ -52,17 +64,19 @@ def fit(
 
     Raises:
         CheckpointError: The checkpoint is damaged, or belongs to another training.
-        ConfigError: `start` is not what `config.start` names.
+        ConfigError: `start` or `refiner` is not what the configuration names.
     """
     digest = config_digest(config, dataset.digest)
     state = None if checkpoint is None else unpack(checkpoint, digest)
     weights = None if state else starting_weights(config, start)
-    return _events(config, dataset, state, weights, digest, wants_checkpoint=wants_checkpoint)
+    refines = named_weights(config.refiner, refiner, "refines geometries by")
+    make = partial(task_of, config, dataset, refiner=refines)
+    return _events(config, make, state, weights, digest, wants_checkpoint=wants_checkpoint)
 
 
 def _events(
     config: TrainConfig,
-    dataset: Dataset,
+    make_task: Callable[[torch.device], Task],
     state: Checkpoint | None,
     weights: dict[str, Tensor] | None,
     digest: str,
@@ -74,7 +88,9 @@ def _events(
     failure = None
     try:
         with thread_count(config.threads):
-            session = Session(config, dataset, state, weights)
+            device = pick_device(config.device)
+            reset_peak_memory(device)
+            session = Session(config, make_task(device), device, state, weights)
         yield session.started()
         while (ending := session.ending()) is None:
             with thread_count(config.threads):

@@ -12,6 +12,7 @@ from qm9flow.data.geometries import Geometries, open_geometries
 from qm9flow.data.resident import ResidentMolecules
 from qm9flow.data.store import Dataset
 from qm9flow.errors import DataError
+from qm9flow.nn.refiner import Refiner
 from qm9flow.properties import TARGETS
 from qm9flow.targets import TargetCodec
 from qm9flow.training.metrics import (
@@ -22,6 +23,7 @@ from qm9flow.training.metrics import (
     validation_metrics,
 )
 from qm9flow.training.predict import predict_resident
+from qm9flow.training.refined import refined
 
 Floats = npt.NDArray[np.float64]
 
@@ -51,13 +53,20 @@ class LoadedData:
     rotational_ghz: Floats
 
     @classmethod
-    def load(cls, config: TrainConfig, dataset: Dataset, device: torch.device) -> "LoadedData":
+    def load(
+        cls,
+        config: TrainConfig,
+        dataset: Dataset,
+        device: torch.device,
+        refiner: Refiner | None = None,
+    ) -> "LoadedData":
         """Load what a training needs.
 
         Args:
             config: Target set, split and how much of it.
             dataset: All molecules.
             device: Where the training runs.
+            refiner: Refines geometries before the network sees them.
 
         Returns:
             Its molecules.
@@ -75,6 +84,9 @@ class LoadedData:
         codec = codec_for(config, counts[train], extents[train], truth[train])
         scale = objective_scale(counts[train], extents[train], truth[train])
         geometries = open_geometries(config.geometry, dataset)
+        if refiner is not None:
+            wanted = geometries.known(np.concatenate([train, sample.validation]))
+            geometries = refined(geometries, refiner, wanted, device)
         validation = geometries.known(sample.validation)
         best = geometries.best(validation)
         return cls(

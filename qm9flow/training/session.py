@@ -10,20 +10,16 @@ import torch
 from torch import Tensor
 
 from qm9flow.config import TrainConfig
-from qm9flow.data.store import Dataset
 from qm9flow.errors import TrainingError
-from qm9flow.nn.catalog import build
 from qm9flow.training.checkpoint import HISTORY_TENSOR, Checkpoint, Progress, weights_blob
-from qm9flow.training.device import peak_memory_mb, pick_device, reset_peak_memory, seeded
+from qm9flow.training.device import peak_memory_mb, seeded
 from qm9flow.training.ema import WeightAverage
 from qm9flow.training.events import Alarm, Ending, EpochEnded, Finished, Started, StopReason
 from qm9flow.training.flat import FlatParameters, forward_order
 from qm9flow.training.gradients import EARLY_STEPS, GradientMonitor, is_early_due
-from qm9flow.training.loaded import LoadedData
-from qm9flow.training.losses import compared
 from qm9flow.training.schedule import Budget, learning_rate, molecules_of, plateau_after
-from qm9flow.training.start import load_weights
 from qm9flow.training.steps import Stepper
+from qm9flow.training.task import Task
 
 CHECK_EVERY = 50
 """Steps between two looks at loss and gradients; each look waits for the device."""
@@ -93,15 +89,17 @@ class Session:
     def __init__(
         self,
         config: TrainConfig,
-        dataset: Dataset,
+        task: Task,
+        device: torch.device,
         checkpoint: Checkpoint | None,
         start: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Load the data, make the network, restore what a checkpoint holds.
+        """Make the network, restore what a checkpoint holds.
 
         Args:
             config: What to train, and how.
-            dataset: All molecules.
+            task: What is learned.
+            device: Where it runs.
             checkpoint: Where to go on; none starts anew.
             start: Weights to start anew from; none means fresh ones.
 
@@ -110,21 +108,18 @@ class Session:
             CheckpointError: The checkpoint does not fit.
         """
         self.config = config
-        self.device = pick_device(config.device)
-        reset_peak_memory(self.device)
-        self._data = LoadedData.load(config, dataset, self.device)
+        self.device = device
+        self._task = task
         with seeded(epoch_seed(config.seed, 0), self.device):
-            network = build(config.model, self._data.codec.names)
-        if start is not None:
-            load_weights(network, start)
+            network = task.build()
+        is_whole = start is not None and task.start(network, start)
         self._network = network.to(self.device)
         numbers = torch.tensor(_METHANE, device=self.device)
         positions = torch.eye(5, 3, device=self.device)[None]
         order = forward_order(self._network, numbers, positions)
         self._flat = FlatParameters(self._network, order)
         self._average = WeightAverage(self._flat.weights, config.ema_decay)
-        columns = compared(config, self._data.codec)
-        self._stepper = Stepper(config, self._network, self._flat, columns)
+        self._stepper = Stepper(config, self._network, self._flat, task.loss, task.terms)
         self._best = self._average.values.clone()
         self._total_steps = sum(
             -(-self._molecules(epoch) // config.batch_size)
@@ -134,7 +129,7 @@ class Session:
         self.progress = Progress()
         if checkpoint is not None:
             self._restore(checkpoint)
-        elif start is not None:
+        elif is_whole:
             self._judge_start()
 
     def started(self) -> Started:
@@ -146,12 +141,12 @@ class Session:
         return Started(
             epoch=self.progress.epoch,
             parameters=self._flat.count,
-            train_molecules=len(self._data.train),
-            val_molecules=len(self._data.validation),
+            train_molecules=self._task.train_molecules,
+            val_molecules=self._task.val_molecules,
         )
 
     def _molecules(self, epoch: int) -> int:
-        return molecules_of(epoch, self.config, len(self._data.train))
+        return molecules_of(epoch, self.config, self._task.train_molecules)
 
     def ending(self) -> Ending | None:
         """Which budget is used up.
@@ -185,7 +180,7 @@ class Session:
             loss, molecules, rate = self._train(started)
         trained = time.perf_counter()
         with self._average.applied():
-            metrics = self._data.validate(self._network)
+            metrics = self._task.validate(self._network)
         ended = time.perf_counter()
         if not math.isfinite(metrics["val/score"]):
             self._alarm("dead", ended - started)
@@ -209,7 +204,7 @@ class Session:
     def _judge_start(self) -> None:
         """Take the weights that another training left as epoch 0, the one to beat."""
         started = time.perf_counter()
-        metrics = self._data.validate(self._network)
+        metrics = self._task.validate(self._network)
         seconds = time.perf_counter() - started
         self.progress.validation_seconds = self.progress.elapsed_seconds = seconds
         if math.isfinite(metrics["val/score"]):
@@ -218,12 +213,12 @@ class Session:
     def _train(self, started: float) -> tuple[float, int, float]:
         """One pass over the training molecules: its loss, molecules seen, last learning rate."""
         config, progress, stepper = self.config, self.progress, self._stepper
-        train = self._data.train.first(self._molecules(progress.epoch))
         generator = torch.Generator().manual_seed(epoch_seed(config.seed, progress.epoch))
         summed = torch.zeros((), dtype=torch.float64, device=self.device)
         molecules, rate = 0, 0.0
         self._network.train()
-        for groups in train.batches(config.batch_size, generator):
+        due = self._molecules(progress.epoch)
+        for groups in self._task.batches(due, config.batch_size, generator):
             elapsed = progress.elapsed_seconds + time.perf_counter() - started
             mean = stepper.accumulate(groups)
             size = sum(len(batch.index) for batch in groups)
@@ -253,7 +248,7 @@ class Session:
         budget = 60.0 * self.config.max_minutes
         reserve = self.progress.validation_seconds
         if not reserve and molecules_per_second:
-            reserve = FORWARD_SHARE * len(self._data.validation) / molecules_per_second
+            reserve = FORWARD_SHARE * self._task.val_molecules / molecules_per_second
         return budget - min(reserve, budget / 2)
 
     def _look(self, mean: Tensor, started: float) -> float:

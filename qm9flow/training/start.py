@@ -40,25 +40,39 @@ def starting_weights(config: TrainConfig, weights: bytes | None) -> dict[str, Te
     Raises:
         ConfigError: The weights are missing, others than the configuration's, or unreadable.
     """
-    if config.start is None:
-        if weights is not None:
-            raise ConfigError("weights to start from were given, but start does not name them")
+    if config.start is None and weights is not None:
+        raise ConfigError("weights to start from were given, but start does not name them")
+    return named_weights(config.start, weights, "starts from")
+
+
+def named_weights(
+    name: str | None, weights: bytes | None, what_for: str
+) -> dict[str, Tensor] | None:
+    """Weights that a configuration names.
+
+    Args:
+        name: Their SHA-256; None if it needs none.
+        weights: safetensors bytes, None if there are none at hand.
+        what_for: What the training does with them, in words.
+
+    Returns:
+        Tensors by name; None where it needs none.
+
+    Raises:
+        ConfigError: The weights are missing, others than the configuration's, or unreadable.
+    """
+    if name is None:
         return None
+    said = f"this training {what_for} the weights with SHA-256 {name}"
     if weights is None:
-        raise ConfigError(
-            f"this training starts from the weights with SHA-256 {config.start}: "
-            "name the model that has them (`--start-from`)"
-        )
+        raise ConfigError(f"{said}: name the model that has them (`--start-from`)")
     digest = weights_digest(weights)
-    if digest != config.start:
-        raise ConfigError(
-            f"this training starts from the weights with SHA-256 {config.start}, "
-            f"the ones at hand have {digest}"
-        )
+    if digest != name:
+        raise ConfigError(f"{said}, the ones at hand have {digest}")
     try:
         return load(weights)
     except SafetensorError as error:
-        raise ConfigError(f"the weights to start from are no safetensors: {error}") from error
+        raise ConfigError(f"{said}, which are no safetensors: {error}") from error
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -80,3 +94,29 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             "leave the network's options out, or start from fresh weights"
         )
     network.load_state_dict(tensors)
+
+
+def load_trunk(network: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+    """Give a network what another one, perhaps for another purpose, has in common with it.
+
+    Args:
+        network: Any network.
+        tensors: The other's, by name.
+
+    Returns:
+        Whether that is all of it.
+
+    Raises:
+        ConfigError: They have nothing in common, or differ in widths.
+    """
+    expected = network.state_dict()
+    shared = {name: tensors[name] for name in expected.keys() & tensors.keys()}
+    if not shared:
+        raise ConfigError("the weights to start from have nothing in common with this network")
+    if problem := misfit(expected, {**expected, **shared}):
+        raise ConfigError(
+            f"the weights to start from are of another network: {problem}; leave the network's "
+            "options out, or start from fresh weights"
+        )
+    network.load_state_dict({**expected, **shared})
+    return len(shared) == len(expected)

@@ -1,16 +1,17 @@
 """One optimiser step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
 from qm9flow.config import TrainConfig
-from qm9flow.data.resident import Batch
 from qm9flow.training.flat import FlatParameters
-from qm9flow.training.losses import LOSSES
+from qm9flow.training.losses import LossFunction
 from qm9flow.training.optimizers import Optimizers
+from qm9flow.training.task import Group
 
 _TINY = 1e-12
 
@@ -28,26 +29,26 @@ class Stepper:
         config: TrainConfig,
         network: nn.Module,
         flat: FlatParameters,
-        compared: Tensor | None = None,
+        loss: LossFunction,
+        terms: Callable[[Callable[..., Tensor], Any], Tensor],
     ) -> None:
         """Set up for a network.
 
         Args:
-            config: Loss, optimiser, clipping.
+            config: Optimiser, clipping.
             network: What is trained.
             flat: Its weights and gradients.
-            compared: (T, C), from encoded targets to what the loss compares; none compares them
-                as they are.
+            loss: Turns the mean of the terms into the loss.
+            terms: (B, C) of a network and one group.
         """
         self.network = torch.compile(network, dynamic=True) if config.compile else network
         self.flat = flat
-        self.loss = LOSSES[config.loss]
-        self.compared = None if compared is None else compared.to(flat.weights.device)
+        self.loss, self.terms = loss, terms
         self.grad_clip = config.grad_clip
         self.optimizers = Optimizers(config, network, flat)
         self.factor = torch.ones((), device=flat.weights.device)
 
-    def accumulate(self, groups: Sequence[Batch]) -> Tensor:
+    def accumulate(self, groups: Sequence[Group]) -> Tensor:
         """Gradients of the mean pointwise term over all groups of a step.
 
         Args:
@@ -60,10 +61,7 @@ class Stepper:
         molecules = sum(len(batch.index) for batch in groups)
         total = torch.zeros((), device=self.flat.gradient.device)
         for batch in groups:
-            predicted, true = self.network(batch.numbers, batch.positions), batch.targets
-            if self.compared is not None:
-                predicted, true = predicted @ self.compared, true @ self.compared
-            terms = self.loss.pointwise(predicted, true)  # (B, T) or (B, C)
+            terms = self.terms(self.network, batch)  # (B, C)
             mean = terms.sum() / (molecules * terms.shape[1])
             mean.backward()
             total += mean.detach()

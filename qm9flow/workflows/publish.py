@@ -12,9 +12,7 @@ import numpy.typing as npt
 from safetensors.torch import load
 
 from qm9flow.config import GeometrySource, TrainConfig
-from qm9flow.data.conformers import open_conformers
 from qm9flow.data.geometries import open_geometries
-from qm9flow.data.relaxed import open_relaxed
 from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset
 from qm9flow.evaluation.assessment import Assessment, assess
@@ -23,16 +21,24 @@ from qm9flow.evaluation.tables import ErrorTable
 from qm9flow.inference.calibration import LEVEL, Calibration
 from qm9flow.nn.catalog import build
 from qm9flow.nn.contract import PropertyModel
+from qm9flow.nn.refiner import Refiner
 from qm9flow.properties import GEOMETRIC, TARGETS
 from qm9flow.registry.aliases import CHAMPION, Promotion, judged_before, promote
 from qm9flow.registry.find import FoundModel
 from qm9flow.registry.versions import Version, register, resolve
-from qm9flow.release.bundle import Released, extend_bundle, read_bundle, write_bundle
-from qm9flow.release.record import BundleRecord, Companion
+from qm9flow.release.bundle import (
+    Released,
+    ReleasedRough,
+    extend_bundle,
+    read_bundle,
+    write_bundle,
+)
+from qm9flow.release.record import BundleRecord, RoughRecord
 from qm9flow.tracking import provenance
 from qm9flow.tracking.study import StudyTracker
-from qm9flow.training.choice import fit_choice
 from qm9flow.training.metrics import learned_scale, training_codec, training_sample
+from qm9flow.training.refined import refined
+from qm9flow.training.tasks import make_refiner
 from qm9flow.training.trust import fit_trust
 from qm9flow.workflows.console import Console, Stopped
 from qm9flow.workflows.evaluate import subject_of
@@ -44,6 +50,7 @@ from qm9flow.workflows.judging import (
     values_of,
 )
 from qm9flow.workflows.pretrained import seed_registry
+from qm9flow.workflows.rough import Rough
 from qm9flow.workflows.trained import Trained
 from qm9flow.workflows.version_tags import version_tags
 
@@ -155,7 +162,7 @@ def _width(head: str) -> int:
 
 
 def publish(
-    trained: Trained,
+    made: Trained | Rough,
     dataset: Dataset,
     folder: Path,
     *,
@@ -169,7 +176,7 @@ def publish(
     """Measure, bundle, register and promote a network. Called again, it changes nothing more.
 
     Args:
-        trained: The training.
+        made: The training, or those of a model for other geometries than DFT's.
         dataset: QM9.
         folder: Where the bundle is made.
         run_id: The run that made the network.
@@ -178,7 +185,7 @@ def publish(
         seed_pretrained: Register the model that comes with qm9flow first if no version is
             registered, so that this one has to beat it.
         console: Lines and progress.
-        base: Where the network learned from other geometries than DFT's, the bundle that it is to
+        base: Where networks for other geometries than DFT's were made, the bundle that they are to
             stand in.
 
     Returns:
@@ -190,10 +197,11 @@ def publish(
         RegistryError: The registry refuses.
         Stopped: `console.stop` said so before the version was registered.
     """
+    trained = _of_properties(made)
     if console.stop():
         raise Stopped
     console.say("measuring validation and test errors, exporting to ONNX")
-    record, measured = _bundled(trained, base, dataset, folder / BUNDLE, console)
+    record, measured = _bundled(made, base, dataset, folder / BUNDLE, console)
     if console.stop():
         raise Stopped
     pretrained = seed_registry(tracking_uri, run_id, console) if seed_pretrained else None
@@ -225,6 +233,10 @@ def publish(
         _written(assessment, dataset, folder, console),
         measured.elsewhere,
     )
+
+
+def _of_properties(made: Trained | Rough) -> Trained:
+    return made.network if isinstance(made, Rough) else made
 
 
 def _digest(weights: bytes) -> str:
@@ -282,7 +294,8 @@ def _measure(folder: Path, train: TrainConfig, dataset: Dataset, console: Consol
         test_predictions=_as_served(values, dataset.rotational_ghz[own.test]),
         elsewhere={
             source: source_errors(predictor, source, dataset, standard, console)
-            for source in predictor.companions
+            for source in predictor.sources
+            if source != "dft"
         },
     )
 
@@ -312,30 +325,50 @@ def _written(
 
 
 def _bundled(
-    trained: Trained, base: Path | None, dataset: Dataset, folder: Path, console: Console
+    made: Trained | Rough, base: Path | None, dataset: Dataset, folder: Path, console: Console
 ) -> tuple[BundleRecord, _Measured]:
+    train = _of_properties(made).train
     for left in folder.parent.glob(f".{folder.name}.*"):  # by a kill while one was made
         shutil.rmtree(left, ignore_errors=True)
     if folder.exists():  # bundles appear complete or not at all
-        return read_bundle(folder)[0], _measure(folder, trained.train, dataset, console)
+        return read_bundle(folder)[0], _measure(folder, train, dataset, console)
     found = list[_Measured]()
 
     def measure(place: Path, record: BundleRecord) -> tuple[BundleRecord, Calibration]:
-        measured = _measure(place, trained.train, dataset, console)
+        measured = _measure(place, train, dataset, console)
         found.append(measured)
         return _with_errors(record, measured), measured.calibration
 
-    network = released(trained, dataset)
-    if base is None:
-        record = _record(trained, dataset)
+    if isinstance(made, Trained):
+        record = _record(made, dataset)
+        network = judged_network(made.train, made.weights, dataset)
         record = write_bundle(folder, record, network, dataset=dataset, measure=measure)
     else:
-        beside = Companion(trained.train, **_circumstances(trained))
-        main = main_network(base, dataset)
+        assert base is not None
         record = extend_bundle(
-            base, folder, beside, network, main=main, dataset=dataset, measure=measure
+            base,
+            folder,
+            _rough_record(made),
+            released_rough(made, dataset),
+            main=main_network(base, dataset),
+            dataset=dataset,
+            measure=measure,
         )
     return record, found[0]
+
+
+def _rough_record(rough: Rough) -> RoughRecord:
+    named = {"refiner": rough.refiner, "choice": rough.choice}
+    metrics = {
+        f"{name}/{key}": value
+        for name, trained in named.items()
+        for key, value in trained.best_metrics.items()
+    }
+    circumstances = _circumstances(rough.network)
+    circumstances["metrics"] = {**rough.network.best_metrics, **metrics}
+    return RoughRecord(
+        rough.network.train, rough.refiner.train, rough.choice.train, **circumstances
+    )
 
 
 def _record(trained: Trained, dataset: Dataset) -> BundleRecord:
@@ -364,19 +397,18 @@ def _circumstances(trained: Trained) -> dict[str, Any]:
 
 
 def _with_errors(record: BundleRecord, measured: _Measured) -> BundleRecord:
-    companions: dict[str, Companion] = {
-        source: dataclasses.replace(
-            record.companions[source],
-            validation_mae=item.validation.maes(),
-            test_mae=item.test.maes(),
+    rough = record.rough
+    if rough is not None:
+        rough = dataclasses.replace(
+            rough,
+            validation_mae={k: item.validation.maes() for k, item in measured.elsewhere.items()},
+            test_mae={k: item.test.maes() for k, item in measured.elsewhere.items()},
         )
-        for source, item in measured.elsewhere.items()
-    }
     return dataclasses.replace(
         record,
         validation_mae=measured.own.validation.maes(),
         test_mae=measured.own.test.maes(),
-        companions=companions,
+        rough=rough,
     )
 
 
@@ -396,26 +428,31 @@ def main_network(base: Path, dataset: Dataset) -> Released | None:
     return judged_network(record.train, weights, dataset)
 
 
-def released(trained: Trained, dataset: Dataset) -> Released:
-    """A finished training's network, with what it says of its own errors.
+def released_rough(rough: Rough, dataset: Dataset) -> ReleasedRough:
+    """Networks for other geometries than DFT's, with what the main one of them says of its errors.
 
     Args:
-        trained: The training.
+        rough: The trainings.
         dataset: QM9.
 
     Returns:
         What goes into a bundle.
     """
-    return judged_network(trained.train, trained.weights, dataset)
+    refiner = make_refiner(rough.network.train, load(rough.refiner.weights))
+    network = judged_network(rough.network.train, rough.network.weights, dataset, refiner)
+    return ReleasedRough(network, rough.refiner.weights, rough.choice.weights)
 
 
-def judged_network(train: TrainConfig, weights: bytes, dataset: Dataset) -> Released:
+def judged_network(
+    train: TrainConfig, weights: bytes, dataset: Dataset, refiner: Refiner | None = None
+) -> Released:
     """Let a network learn from its errors on the molecules that it was trained on.
 
     Args:
         train: How it was trained.
         weights: safetensors bytes.
         dataset: QM9.
+        refiner: Refines geometries before the network sees them.
 
     Returns:
         What goes into a bundle.
@@ -426,9 +463,7 @@ def judged_network(train: TrainConfig, weights: bytes, dataset: Dataset) -> Rele
     split = make_split(train.split, len(dataset), train.split_seed)
     molecules = split.first_train(train.train_size)
     geometries = open_geometries(train.geometry, dataset)
+    if refiner is not None:
+        geometries = refined(geometries, refiner, geometries.known(molecules))
     model = PropertyModel(network, codec).eval()
-    choice = None
-    if train.geometry == "smiles":
-        sets = open_conformers(dataset), open_relaxed(dataset)
-        choice = fit_choice(model, *sets, dataset, molecules)
-    return Released(weights, fit_trust(model, geometries, dataset, molecules), choice)
+    return Released(weights, fit_trust(model, geometries, dataset, molecules))

@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,19 @@ from qm9flow.config import TrainConfig
 from qm9flow.data.geometries import require_geometries
 from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset, open_dataset
-from qm9flow.errors import TrackingError
+from qm9flow.errors import ConfigError, TrackingError
 from qm9flow.tracking.places import training_place
 from qm9flow.tracking.runs import fetch_config
 from qm9flow.tracking.stores import connect, resolve_stores
 from qm9flow.tracking.study import StudyTracker
 from qm9flow.training.device import pick_device
+from qm9flow.training.events import Event
 from qm9flow.training.metrics import TrainingSample, training_sample
 from qm9flow.tuning.locks import FileLock
 from qm9flow.workflows.console import Console, Stopped
 from qm9flow.workflows.journal import log_file, logged, on_record
 from qm9flow.workflows.publish import Published, publish, put_on_record
+from qm9flow.workflows.rough import CHOICE, NETWORK, REFINER, Rough, train_rough
 from qm9flow.workflows.start import Start
 from qm9flow.workflows.trained import EPOCHS, RECORD, WEIGHTS, Trained, claim, train_to_end
 
@@ -98,8 +102,10 @@ def run_training(
     start: Start | None = None,
     is_to_be_registered: bool = False,
     seed_pretrained: bool = True,
-) -> tuple[Trained, Published | None] | None:
-    """Train one network on record; started again under its name, it goes on.
+) -> tuple[Trained | Rough, Published | None] | None:
+    """Train one network on record, or the three of a model for geometries that are not DFT's.
+
+    Started again under its name, it goes on.
 
     Args:
         train: What to train.
@@ -112,7 +118,7 @@ def run_training(
             with qm9flow.
 
     Returns:
-        The training and its registered version, None if it was asked to stop before.
+        The training, or trainings, and the registered version, None if it was asked to stop before.
 
     Raises:
         TrainingError: The training failed.
@@ -121,6 +127,11 @@ def run_training(
     stores = resolve_stores()
     dataset = open_dataset(progress=console.progress)
     require_geometries(train.geometry, dataset)
+    if train.geometry != "dft" and start is None:
+        raise ConfigError(
+            f"networks for {train.geometry} geometries start from a model for DFT's, and are "
+            "registered beside it: name it with --start-from"
+        )
     if start is not None:
         start.check(dataset)
     pick_device(train.device)
@@ -134,21 +145,21 @@ def run_training(
         options = config.to_dict(train)
         tracker = StudyTracker.open(stores, name, options, kind="training")
         status: Any = "FAILED"
-        console.say(_plan(name, train, sample, start, had_ended=(state / RECORD).exists()))
+        is_rough = train.geometry != "dft"
+        last = state / CHOICE if is_rough else state
+        console.say(_plan(name, train, sample, start, had_ended=(last / RECORD).exists()))
         try:
             _describe(train, dataset, tracker, repeats, start)
-            training = tracker.open_training(options, state / EPOCHS, name=name)
-            with on_record(training, console) as on_event:
-                weights = start.weights if start else None
-                trained = train_to_end(
-                    train, dataset, state, on_event=on_event, stop=console.stop, start=weights
-                )
-            tracker.log_artifact(state / WEIGHTS, "model")
-            _compare(trained, repeats, console)
+            made: Trained | Rough
+            if is_rough and start is not None:
+                made = _all_three(train, dataset, state, start, (tracker, console))
+            else:
+                made = _only_one(train, dataset, state, start, (tracker, console, name))
+                _compare(made, repeats, console)
             published = None
             if is_to_be_registered:
                 published = publish(
-                    trained,
+                    made,
                     dataset,
                     state,
                     run_id=tracker.parent_run_id,
@@ -156,12 +167,12 @@ def run_training(
                     tracking_uri=stores.tracking_uri,
                     seed_pretrained=seed_pretrained,
                     console=console,
-                    base=start.bundle if start and train.geometry != "dft" else None,
+                    base=start.bundle if start else None,
                 )
                 put_on_record(published, tracker)
-            console.say(_outcome(published, state / WEIGHTS))
+            console.say(_outcome(published, state if is_rough else state / WEIGHTS))
             status = "FINISHED"
-            return trained, published
+            return made, published
         except (Stopped, KeyboardInterrupt):
             status = "KILLED"
             console.say("stopped; the same command goes on")
@@ -169,6 +180,56 @@ def run_training(
         finally:
             tracker.log_artifact(state / LOG)
             tracker.finish(status)
+
+
+def _only_one(
+    train: TrainConfig,
+    dataset: Dataset,
+    state: Path,
+    start: Start | None,
+    books: tuple[StudyTracker, Console, str],
+) -> Trained:
+    tracker, console, name = books
+    training = tracker.open_training(config.to_dict(train), state / EPOCHS, name=name)
+    with on_record(training, console) as on_event:
+        trained = train_to_end(
+            train,
+            dataset,
+            state,
+            on_event=on_event,
+            stop=console.stop,
+            start=start.weights if start else None,
+        )
+    tracker.log_artifact(state / WEIGHTS, "model")
+    return trained
+
+
+def _all_three(
+    train: TrainConfig,
+    dataset: Dataset,
+    state: Path,
+    start: Start,
+    books: tuple[StudyTracker, Console],
+) -> Rough:
+    tracker, console = books
+
+    @contextmanager
+    def record(name: str, own: TrainConfig) -> Iterator[Callable[[Event], None]]:
+        console.say(_AIMS[name])
+        spool = state / name / EPOCHS
+        training = tracker.open_training(config.to_dict(own), spool, name=name, folder=name)
+        with on_record(training, console) as on_event:
+            yield on_event
+        tracker.log_artifact(state / name / WEIGHTS, f"model/{name}")
+
+    return train_rough(train, dataset, state, start=start.weights, record=record, stop=console.stop)
+
+
+_AIMS = {
+    REFINER: "1 of 3: learning to refine approximate geometries; the score is in 1/angstrom",
+    NETWORK: "2 of 3: learning properties from refined geometries",
+    CHOICE: "3 of 3: learning which conformer QM9 has; the score is a cross entropy",
+}
 
 
 def _plan(

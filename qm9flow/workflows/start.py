@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from qm9flow import config
-from qm9flow.config import GeometrySource
 from qm9flow.data.store import Dataset
 from qm9flow.errors import ConfigError
 from qm9flow.registry.find import find_model
-from qm9flow.release.bundle import companion_weights, read_bundle
+from qm9flow.release.bundle import read_bundle
 from qm9flow.release.record import BundleRecord
 from qm9flow.training.metrics import training_codec
 from qm9flow.training.start import weights_digest
@@ -94,13 +93,11 @@ class Start:
             )
 
 
-def find_start(model: str, geometry: GeometrySource = "dft") -> Start:
+def find_start(model: str) -> Start:
     """A model to start from.
 
     Args:
         model: An alias, a version's number, a bundle's folder, or `pretrained`.
-        geometry: What is to be learned from: the model's network for such geometries is started
-            from, its main one where it has none.
 
     Returns:
         Its weights and record.
@@ -111,8 +108,6 @@ def find_start(model: str, geometry: GeometrySource = "dft") -> Start:
     """
     found = find_model(model)
     record, weights = read_bundle(found.bundle)
-    if geometry in record.companions:
-        weights = companion_weights(found.bundle, record, geometry)
     return Start(found.label, weights, record, found.bundle)
 
 

@@ -163,6 +163,7 @@ def train_to_end(
     on_event: Callable[[Event], None],
     stop: Callable[[], bool],
     start: bytes | None = None,
+    refiner: bytes | None = None,
 ) -> Trained:
     """Train until a budget ends it; go on where an interrupted training was.
 
@@ -173,6 +174,7 @@ def train_to_end(
         on_event: Told every event but checkpoints; of a training that had ended, its end.
         stop: Asked after every epoch.
         start: Weights to start from, as safetensors bytes; none means fresh ones.
+        refiner: Weights that refine geometries, as safetensors bytes; none leaves them as they are.
 
     Returns:
         The training.
@@ -181,7 +183,7 @@ def train_to_end(
         Stopped: `stop` said so; the checkpoint is kept.
         TrainingError: The training failed; the message says why.
         CheckpointError: The folder holds another training.
-        ConfigError: The weights to start from are not those that the configuration names.
+        ConfigError: Weights are not those that the configuration names.
     """
     claim(folder, train)
     done = load_trained(folder, train)
@@ -190,7 +192,14 @@ def train_to_end(
         return done
     path = folder / CHECKPOINT
     checkpoint = path.read_bytes() if path.exists() else None
-    stream = fit(train, dataset, checkpoint=checkpoint, start=start, wants_checkpoint=stop)
+    stream = fit(
+        train,
+        dataset,
+        checkpoint=checkpoint,
+        start=start,
+        refiner=refiner,
+        wants_checkpoint=stop,
+    )
     for event in stream:
         if isinstance(event, CheckpointReady):
             replace_file(path, event.blob)

@@ -28,8 +28,8 @@ def version_tags(record: BundleRecord, release_id: str) -> dict[str, str]:
         **{f"{part}/{k}/mae": repr(v) for part, mae in maes.items() for k, v in mae.items()},
         **{
             f"{source}/test/{target}/mae": repr(value)
-            for source, companion in record.companions.items()
-            for target, value in companion.test_mae.items()
+            for source, errors in (record.rough.test_mae if record.rough else {}).items()
+            for target, value in errors.items()
         },
     }
 

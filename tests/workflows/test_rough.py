@@ -1,4 +1,4 @@
-"""A network for conformers: trained, registered beside the main one, promoted, served."""
+"""Networks for other geometries: trained, registered beside the main one, promoted, served."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import few_geometries
 import numpy as np
 import pytest
 
-from qm9flow.config import MPNNConfig, TrainConfig, train_from_dict
+from qm9flow.config import DensityConfig, TrainConfig, train_from_dict
 from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset
 from qm9flow.inference.predictor import Predictor
@@ -17,11 +17,12 @@ from qm9flow.registry.find import find_model
 from qm9flow.registry.versions import resolve
 from qm9flow.release.bundle import read_bundle
 from qm9flow.workflows.console import Console
+from qm9flow.workflows.rough import Rough
 from qm9flow.workflows.single import run_training
 from qm9flow.workflows.start import find_start
 
 TINY = TrainConfig(
-    model=MPNNConfig(conv_layers=1, fc_layers=1, hidden=8, edge_width=8, radial=8),
+    model=DensityConfig(layers=1, hidden=12, vectors=6, channels=4, radial=6),
     split="standard",
     train_size=192,
     val_size=64,
@@ -50,15 +51,15 @@ def place(stores_in: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.slow
-def test_a_network_for_conformers_stands_beside_the_main_one(place: Path) -> None:
+def test_networks_for_other_geometries_stand_beside_the_main_one(place: Path) -> None:
     lines: list[str] = []
     console = Console(say=lines.append)
     first = run_training(
         TINY, console, name="main", is_to_be_registered=True, seed_pretrained=False
     )
     assert first is not None
-    start = find_start("champion", "smiles")
-    options = start.options({"geometry": "smiles", "max_epochs": 2, "val_size": 64})
+    start = find_start("champion")
+    options = start.options({"geometry": "approximate", "max_epochs": 2, "val_size": 64})
     second = run_training(
         train_from_dict({**options, "recipe": "group", "threads": 1}),
         console,
@@ -67,25 +68,32 @@ def test_a_network_for_conformers_stands_beside_the_main_one(place: Path) -> Non
         is_to_be_registered=True,
     )
     assert second is not None
-    published = second[1]
+    made, published = second
+    assert isinstance(made, Rough)
     assert published is not None
     assert (published.version.number, published.alias) == (2, "champion")
-    assert "a network where version 1 has none" in "\n".join(lines)
+    said = "\n".join(lines)
+    assert all(f"{number} of 3" in said for number in (1, 2, 3))
+    assert "a network where version 1 has none" in said
     assert "from smiles" in published.table()
-    assert set(published.elsewhere) == {"smiles"}
+    assert set(published.elsewhere) == {"smiles", "approximate"}
     assert "smiles/test/u0/mae" in resolve(2).tags
 
     bundle = find_model("champion").bundle
     record, _ = read_bundle(bundle)
-    assert record.companions["smiles"].train.geometry == "smiles"
+    assert record.rough is not None
+    assert record.rough.train.refiner is not None
+    assert record.rough.choice.targets == "conformer"
+    assert set(record.rough.test_mae) == {"smiles", "approximate"}
     predictor = Predictor(bundle, provider="cpu")
     assert predictor.calibration is not None
-    assert set(predictor.calibration.sources) == {"dft", "smiles"}
+    assert set(predictor.calibration.sources) == {"dft", "smiles", "approximate"}
     ethanol = from_smiles("CCO")
     (prediction,) = predictor.predict([ethanol])
     assert prediction.intervals["gap"] is not None
     main, _ = predictor.predict([Molecule(ethanol.numbers, ethanol.positions[0]), ethanol])
     assert main.values["u0"] != prediction.values["u0"]
+    assert main.values["a"] != prediction.values["a"]
     card = (bundle / "card.md").read_text()
     assert "test, from SMILES" in card
     assert "## Intervals" in card

@@ -1,0 +1,59 @@
+"""From a force field's minimum to the minimum in DFT next to it.
+
+A force field errs in the same way wherever the surroundings are the same, so that its errors can be
+learned: bond lengths, angles, and torsions as far as they are determined. What then predicts
+properties sees nearly the geometry that they are of. A second look, from the first one's answer,
+corrects what the first one made of atoms whose neighbours were off.
+
+Sources of the idea: a geometry learned beside the property that is wanted from a cheaper one,
+GeoTMI, H. Kim et al. (arXiv:2304.03724); from MMFF94's to DFT's geometries by a network, R-DSM,
+arXiv:2411.19769.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from qm9flow.config import DensityConfig
+from qm9flow.nn.trunk import DensityTrunk
+
+ROUNDS = 2
+"""Looks at a geometry, by the same weights. After as many minutes of training, distances of bonded
+atoms are off by 2.4 thousandths of an angstrom after two and by 2.6 after one; MMFF94's by 10."""
+
+_SMALL = 1e-3
+"""Initial size of what moves atoms: nearly nothing, but gradients reach all layers."""
+
+
+class Refiner(DensityTrunk):
+    """Moves atoms along the vectors that they know; turns and mirrors with the molecule."""
+
+    def __init__(self, config: DensityConfig) -> None:
+        """Make the weights, initial ones from torch's global generator.
+
+        Args:
+            config: Widths and depths of the trunk.
+        """
+        super().__init__(config)
+        self.gate = nn.Linear(config.hidden, config.vectors)
+        self.move = nn.Linear(config.vectors, 1, bias=False)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+        nn.init.normal_(self.move.weight, std=_SMALL)
+
+    def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
+        """Refine, and tell what came out of each look.
+
+        Args:
+            numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
+            positions: (B, N, 3), angstrom.
+
+        Returns:
+            (ROUNDS, B, N, 3), angstrom.
+        """
+        found = []
+        for _ in range(ROUNDS):
+            hidden, vectors = self.represent(numbers, positions)
+            moved = self.move(vectors * (1 + self.gate(hidden))[:, :, None])[..., 0]  # (B, N, 3)
+            positions = positions + moved * (numbers > 0)[..., None]
+            found.append(positions)
+        return torch.stack(found)

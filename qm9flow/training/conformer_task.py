@@ -1,0 +1,116 @@
+"""Learning which conformer is the one that QM9 has."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from qm9flow.config import DensityConfig, TrainConfig
+from qm9flow.data.conformers import open_conformers
+from qm9flow.data.geometries import is_the_one
+from qm9flow.data.relaxed import open_relaxed
+from qm9flow.data.resident_conformers import ConformerBatch, ResidentConformers
+from qm9flow.data.store import Dataset
+from qm9flow.nn.choice import Choice
+from qm9flow.training.losses import LOSSES
+from qm9flow.training.metrics import training_sample
+from qm9flow.training.start import load_trunk
+from qm9flow.training.task import Task
+
+AT_ONCE = 128
+"""Molecules of a batch of the validation."""
+LEAST = 1e-6
+"""Added to probabilities, whose logarithm has no slope at 0."""
+
+
+class ConformerTask(Task):
+    """The likelihood of the conformer that QM9 has, among those that were found.
+
+    Molecules whose conformer was not found, or that have one only, say nothing and are left out.
+    """
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
+        """Load the molecules.
+
+        Args:
+            config: The training.
+            dataset: All molecules.
+            device: Where it runs.
+
+        Raises:
+            ConfigError: The split has fewer molecules than asked for.
+            CacheError: The conformers have not been made yet.
+        """
+        assert isinstance(config.model, DensityConfig)
+        self._model = config.model
+        conformers = open_conformers(dataset)
+        is_known = is_the_one(conformers, open_relaxed(dataset))
+        tells = _tells(conformers.first, is_known)
+        sample = training_sample(config, dataset)
+        self._train, self._validation = (
+            ResidentConformers.load(conformers, is_known, part[tells[part]], device)
+            for part in (sample.train, sample.validation)
+        )
+        self.train_molecules = len(self._train)
+        self.val_molecules = len(self._validation)
+        self.loss = LOSSES["mae"]
+
+    def build(self) -> nn.Module:
+        """As in `Task`."""
+        return Choice(self._model)
+
+    def start(self, network: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+        """As in `Task`."""
+        return load_trunk(network, tensors)
+
+    def batches(
+        self, molecules: int, batch_size: int, generator: torch.Generator
+    ) -> Iterator[list[ConformerBatch]]:
+        """As in `Task`."""
+        for batch in self._train.batches(molecules, batch_size, generator):
+            yield [batch]
+
+    def terms(self, network: Callable[..., Tensor], group: ConformerBatch) -> Tensor:
+        """As in `Task`."""
+        return -torch.log(_likelihood(network, group)[0] + LEAST)[:, None]
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """As in `Task`."""
+        was_training = network.training
+        network.eval()
+        surprise = right = 0.0
+        with torch.inference_mode():
+            for batch in self._validation.ordered(AT_ONCE):
+                likelihood, logits = _likelihood(network, batch)
+                surprise -= float(torch.log(likelihood + LEAST).sum())
+                best = _largest(logits, batch.owner, len(batch.index))[batch.owner]
+                right += float((batch.is_known & (logits == best)).sum())
+        network.train(was_training)
+        return {
+            "val/score": surprise / self.val_molecules,
+            "val/right": right / self.val_molecules,
+        }
+
+
+def _tells(first: npt.NDArray[np.int64], is_known: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """(M,), whether QM9's conformer is among several."""
+    counts = np.diff(first)
+    known = np.add.reduceat(np.append(is_known, False).astype(np.int64), first[:-1])
+    return np.asarray((counts > 1) & (known > 0))
+
+
+def _likelihood(network: Callable[..., Tensor], batch: ConformerBatch) -> tuple[Tensor, Tensor]:
+    """(B,), of the known conformers; and the logits, (G,)."""
+    logits = network(batch.numbers, batch.positions, batch.energies)
+    count = len(batch.index)
+    factors = torch.exp(logits - _largest(logits.detach(), batch.owner, count)[batch.owner])
+    sums = factors.new_zeros(2, count)
+    both = torch.stack([factors * batch.is_known, factors])
+    known, total = sums.index_add(1, batch.owner, both)
+    return known / total, logits
+
+
+def _largest(logits: Tensor, owner: Tensor, count: int) -> Tensor:
+    return logits.new_full((count,), -torch.inf).scatter_reduce(0, owner, logits, "amax")

@@ -1,0 +1,147 @@
+"""Learning to refine geometries."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from qm9flow.config import DensityConfig, TrainConfig
+from qm9flow.data.relaxed import open_relaxed
+from qm9flow.data.resident import Atoms, Batch, ResidentMolecules
+from qm9flow.data.store import Dataset
+from qm9flow.nn.pairs import pair_distances, pair_mask
+from qm9flow.nn.refiner import Refiner
+from qm9flow.training.losses import LOSSES
+from qm9flow.training.metrics import training_sample
+from qm9flow.training.predict import BATCH_ATOMS
+from qm9flow.training.refined import atoms_of
+from qm9flow.training.start import load_trunk
+from qm9flow.training.task import Task
+
+BONDED_ANGSTROM = 1.65
+"""Pairs nearer than that are counted as bonded: all but a few of QM9's bonds, and nothing else."""
+
+
+class GeometryTask(Task):
+    """From a force field's minima to DFT's.
+
+    The error of a geometry, in 1/angstrom, is the mean over its pairs of atoms of
+    |d - d_DFT| / d_DFT^2: short distances, which depend on the surroundings alone, count most, and
+    the position and orientation of the whole do not matter.
+    """
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
+        """Load the molecules.
+
+        Args:
+            config: The training.
+            dataset: All molecules.
+            device: Where it runs.
+
+        Raises:
+            ConfigError: The split has fewer molecules than asked for.
+            CacheError: The approximate geometries have not been made yet.
+        """
+        assert isinstance(config.model, DensityConfig)
+        self._model = config.model
+        sample = training_sample(config, dataset)
+        self._train = _pairs_of_geometries(dataset, sample.train, device)
+        self._validation = _pairs_of_geometries(dataset, sample.validation, device)
+        self.train_molecules = len(self._train)
+        self.val_molecules = len(self._validation)
+        self.loss = LOSSES["mae"]
+
+    def build(self) -> nn.Module:
+        """As in `Task`."""
+        return Refiner(self._model)
+
+    def start(self, network: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+        """As in `Task`."""
+        return load_trunk(network, tensors)
+
+    def batches(
+        self, molecules: int, batch_size: int, generator: torch.Generator
+    ) -> Iterator[list[Batch]]:
+        """As in `Task`."""
+        return self._train.first(molecules).batches(batch_size, generator)
+
+    def terms(self, network: Callable[..., Tensor], group: Batch) -> Tensor:
+        """As in `Task`."""
+        rounds = network(group.numbers, group.positions)
+        errors = [_distance_errors(refined, group)[0] for refined in rounds.unbind()]
+        return torch.stack(errors).mean(dim=0)[:, None]
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """As in `Task`."""
+        was_training = network.training
+        network.eval()
+        totals = np.zeros(5)
+        with torch.inference_mode():
+            for batch in self._validation.ordered(BATCH_ATOMS[batch_device(self._validation)]):
+                refined = network(batch.numbers, batch.positions)[-1]
+                error, off, true, pairs = _distance_errors(refined, batch)
+                bonded = pairs & (true < BONDED_ANGSTROM)
+                of_bonded, of_all = off[bonded], off[pairs]
+                sums = [float(item.sum()) for item in (error, of_bonded, of_all)]
+                totals += np.array([*sums, len(of_bonded), len(of_all)])
+        network.train(was_training)
+        return {
+            "val/score": float(totals[0]) / self.val_molecules,
+            "val/bonded/mae": float(totals[1] / max(totals[3], 1)),
+            "val/distance/mae": float(totals[2] / max(totals[4], 1)),
+        }
+
+
+def batch_device(molecules: ResidentMolecules) -> str:
+    """Kind of the device that molecules lie on.
+
+    Args:
+        molecules: On any device.
+
+    Returns:
+        `cpu` or `cuda`.
+    """
+    return molecules.numbers.device.type
+
+
+def _pairs_of_geometries(
+    dataset: Dataset, molecules: npt.NDArray[np.int64], device: torch.device
+) -> ResidentMolecules:
+    """Approximate geometries, and as targets DFT's positions, (N * 3,), 0 for padding."""
+    relaxed = open_relaxed(dataset)
+    molecules = molecules[np.diff(relaxed.first)[molecules] > 0]
+    places = relaxed.first[molecules]
+    molecules, places = _alike(dataset, relaxed, molecules, places)
+    sizes = dataset.sizes[molecules]
+    is_atom = np.arange(sizes.max()) < sizes[:, None]
+    true = np.zeros((*is_atom.shape, 3), dtype=np.float64)
+    true[is_atom] = dataset.positions[atoms_of(dataset, molecules)]
+    return ResidentMolecules.load(relaxed, places, true.reshape(len(places), -1), device)
+
+
+def _alike(
+    dataset: Dataset,
+    relaxed: Atoms,
+    molecules: npt.NDArray[np.int64],
+    places: npt.NDArray[np.int64],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Those whose atoms come in the same order in both."""
+    same = (
+        relaxed.numbers[atoms_of(relaxed, places)] == dataset.numbers[atoms_of(dataset, molecules)]
+    )
+    starts = np.concatenate([[0], np.cumsum(dataset.sizes[molecules])[:-1]])
+    is_same = np.logical_and.reduceat(same, starts)
+    return molecules[is_same], places[is_same]
+
+
+def _distance_errors(refined: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(B,), 1/angstrom; and (B, N, N): how far distances are off, true ones, which there are."""
+    B, N = batch.numbers.shape
+    true = batch.targets.view(B, -1, 3)[:, :N]
+    pairs = pair_mask(batch.numbers > 0)
+    distances = pair_distances(true, pairs)
+    off = (pair_distances(refined, pairs) - distances).abs() * pairs
+    count = pairs.sum(dim=(1, 2)).clamp(min=1)
+    return (off / distances.square()).sum(dim=(1, 2)) / count, off, distances, pairs

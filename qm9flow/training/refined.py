@@ -1,0 +1,101 @@
+"""Geometries as a refiner makes them of others."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from qm9flow.data.geometries import Geometries
+from qm9flow.data.resident import Atoms, ResidentMolecules
+from qm9flow.molecules.geometry import nuclear_extents, rotational_constants_ragged
+from qm9flow.nn.refiner import Refiner
+from qm9flow.training.predict import BATCH_ATOMS
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class MovedAtoms:
+    """Geometries with other positions.
+
+    Attributes:
+        ptr: (G + 1,), geometry g has the atoms ptr[g] to ptr[g + 1] - 1.
+        numbers: (A,), atomic numbers.
+        positions: (A, 3), angstrom.
+    """
+
+    ptr: Indices
+    numbers: npt.NDArray[np.uint8]
+    positions: npt.NDArray[np.float32]
+
+
+def refined(
+    geometries: Geometries,
+    refiner: Refiner,
+    molecules: Indices,
+    device: torch.device | str = "cpu",
+) -> Geometries:
+    """Refine the geometries of some molecules.
+
+    Args:
+        geometries: Of all molecules.
+        refiner: Left in evaluation mode, on the device.
+        molecules: (n,), places in the dataset; all of them have a geometry.
+        device: Where to compute.
+
+    Returns:
+        All of them, those of the molecules refined.
+    """
+    places, _ = geometries.all_of(molecules)
+    positions = np.array(geometries.atoms.positions, dtype=np.float32)
+    positions[atoms_of(geometries.atoms, places)] = moved(geometries.atoms, places, refiner, device)
+    atoms = MovedAtoms(geometries.atoms.ptr, geometries.atoms.numbers, positions)
+    ragged = atoms.numbers, positions.astype(np.float64), atoms.ptr
+    return replace(
+        geometries,
+        atoms=atoms,
+        extents=nuclear_extents(*ragged),
+        rotational_ghz=rotational_constants_ragged(*ragged),
+    )
+
+
+def atoms_of(atoms: Atoms, places: Indices) -> Indices:
+    """The atoms of some geometries.
+
+    Args:
+        atoms: Geometries.
+        places: (n,), which of them.
+
+    Returns:
+        (a,), places among the atoms, one geometry after another.
+    """
+    sizes = np.diff(atoms.ptr)[places]
+    starts = np.cumsum(sizes) - sizes
+    within = np.arange(sizes.sum()) - np.repeat(starts, sizes)
+    return np.repeat(atoms.ptr[places], sizes) + within
+
+
+def moved(
+    atoms: Atoms, places: Indices, refiner: Refiner, device: torch.device | str
+) -> npt.NDArray[np.float32]:
+    """Where a refiner puts the atoms of some geometries.
+
+    Args:
+        atoms: Geometries.
+        places: (n,), which of them.
+        refiner: Left in evaluation mode, on the device.
+        device: Where to compute.
+
+    Returns:
+        (a, 3), angstrom, one geometry after another.
+    """
+    resident = ResidentMolecules.load(atoms, places, None, device)
+    found = torch.zeros_like(resident.positions)
+    refiner.to(device).eval()
+    with torch.inference_mode():
+        for batch in resident.ordered(BATCH_ATOMS[torch.device(device).type]):
+            width = batch.numbers.shape[1]
+            found[batch.index, :width] = refiner(batch.numbers, batch.positions)[-1]
+    is_atom = (resident.numbers > 0).cpu().numpy()
+    return np.asarray(found.cpu().numpy()[is_atom])
