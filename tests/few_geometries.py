@@ -14,6 +14,9 @@ from qm9flow.data.store import Dataset
 from qm9flow.molecules.molecule import Conformers
 from qm9flow.molecules.pool import CONFORMERS, MoleculePool
 
+STARTS = 5
+"""Of each molecule: enough for several conformers."""
+
 
 def with_geometries(
     dataset: Dataset, folder: Path, molecules: Sequence[int], source: str = "smiles"
@@ -38,6 +41,7 @@ def with_geometries(
 
 def _made(kind: Kind, dataset: Dataset, molecules: Sequence[int]) -> dict[int, Conformers]:
     jobs = [kind.jobs(dataset, range(i, i + 1))[1][0] for i in molecules]
+    jobs = [dataclasses.replace(job, conformers=STARTS) for job in jobs]
     with MoleculePool(2) as pool:
         built = pool.build(jobs)
     return {

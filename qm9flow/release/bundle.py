@@ -151,7 +151,7 @@ def extend_bundle(
     choice = _choice(rough.choice, released.choice, "the weights of the choice")
 
     def fill(place: Path) -> BundleRecord:
-        for name in record.files:
+        for name in _binaries(record, has_calibration=False):
             shutil.copyfile(base / name, place / name)
         parity_of_main = record.parity
         if main is not None:

@@ -233,7 +233,8 @@ def test_raw_network_of_the_real_kind(tmp_path: Path, dataset: Dataset) -> None:
 def test_values_that_are_not_finite_become_none(
     predictor: Predictor, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = np.full((1, len(LEARNED)), np.nan), np.empty((1, 0)), np.zeros(1), np.zeros(1)
+    positions = [dataset.molecule(9).positions]
+    broken = np.full((1, len(LEARNED)), np.nan), np.empty((1, 0)), np.zeros(1), positions
     monkeypatch.setattr(Predictor, "_run", lambda self, session, molecules: broken)
     (prediction,) = predictor.predict([dataset.molecule(9)], targets=["u0", "a"])
     assert prediction.values["u0"] is None
@@ -286,7 +287,7 @@ def test_prediction_is_plain_data(predictor: Predictor, dataset: Dataset) -> Non
     assert isinstance(predictor.predict([dataset.molecule(1)])[0], Prediction)
 
 
-KEPT = Path(__file__).parent.parent / "release" / "format_6"
+KEPT = Path(__file__).parent.parent / "release" / "format_7"
 """An untrained network for DFT's geometries, the same one for conformers, calibrated on 300."""
 
 
@@ -321,7 +322,11 @@ def test_conformers_are_averaged(dataset: Dataset) -> None:
     ]
     together = Conformers(numbers, np.stack(shapes), np.array([0.0, RT_KCAL]), "")
     (prediction,) = predictor.predict([together])
-    expected = np.average(np.array(alone, dtype=float), weights=[1, np.exp(-1)])
+    assert predictor.choice is not None
+    moved = np.stack([shape - shape.mean(axis=0) for shape in shapes]).astype(np.float32)
+    energies = np.array([0.0, RT_KCAL], dtype=np.float32)
+    logits = predictor.choice.run(np.stack([numbers, numbers]), moved, energies)
+    expected = np.average(np.array(alone, dtype=float), weights=np.exp(logits - logits.max()))
     assert prediction.values["u0"] == pytest.approx(expected, abs=1e-6)
 
 

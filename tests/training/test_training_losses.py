@@ -15,6 +15,7 @@ from qm9flow.properties import LEARNED
 from qm9flow.targets import TargetCodec
 from qm9flow.training.flat import FlatParameters
 from qm9flow.training.losses import LOSSES, RMSE_FLOOR, compared
+from qm9flow.training.property_task import PropertyTerms
 from qm9flow.training.steps import Stepper
 
 PREDICTED = torch.tensor([[0.5, 1.0], [3.0, -1.0]])
@@ -74,7 +75,9 @@ def _stepper(
     torch.manual_seed(0)
     network = Linear()
     flat = FlatParameters(network, ["dense"])
-    return Stepper(replace(tiny, loss=name, grad_clip=None), network, flat, columns), network
+    loss = LOSSES[name]
+    config = replace(tiny, loss=name, grad_clip=None)
+    return Stepper(config, network, flat, loss, PropertyTerms(loss, columns)), network
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -201,7 +204,9 @@ def test_one_fused_step_moves_the_network_as_torch_does(tiny: TrainConfig, kind:
     network, twin = Linear(), Linear()
     twin.load_state_dict(network.state_dict())
     config = replace(tiny, optimizer=kind, weight_decay=0.1, loss="mae", grad_clip=None)
-    stepper = Stepper(config, network, FlatParameters(network, ["dense"]))
+    loss = LOSSES["mae"]
+    flat = FlatParameters(network, ["dense"])
+    stepper = Stepper(config, network, flat, loss, PropertyTerms(loss))
     likewise = torch.optim.Adam if kind == "adam" else torch.optim.AdamW
     optimizer = likewise(twin.parameters(), lr=0.01, weight_decay=0.1, fused=False)
     for batch in _groups([4, 6]):
