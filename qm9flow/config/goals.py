@@ -25,36 +25,21 @@ GAP_GOAL = 0.018
 output, but the two errors then lean the same way and part of them cancels (`docs/models.md`)."""
 
 
-GOALS_ELSEWHERE: dict[GeometrySource, dict[str, float]] = {
-    "smiles": {
-        "mu": 0.25,
-        "alpha": 0.15,
-        "homo": 0.045,
-        "lumo": 0.04,
-        "gap": 0.055,
-        "r2": 12.0,
-        "zpve": 0.0025,
-        "u0": 0.045,
-        "u": 0.045,
-        "g": 0.045,
-        "cv": 0.06,
-    },
-    "approximate": {
-        "mu": 0.06,
-        "alpha": 0.09,
-        "homo": 0.03,
-        "lumo": 0.026,
-        "gap": 0.034,
-        "r2": 2.5,
-        "zpve": 0.0012,
-        "u0": 0.035,
-        "u": 0.035,
-        "g": 0.035,
-        "cv": 0.04,
-    },
+GOALS_APPROXIMATE = {
+    "mu": 0.06,
+    "alpha": 0.09,
+    "homo": 0.03,
+    "lumo": 0.026,
+    "gap": 0.034,
+    "r2": 2.5,
+    "zpve": 0.0012,
+    "u0": 0.035,
+    "u": 0.035,
+    "g": 0.035,
+    "cv": 0.04,
 }
 """The same for geometries that are not DFT's, which do not tell all: a goal far below what can be
-known would let the noise of mu and r2, which depend on the conformer most, drown the rest."""
+known would let the noise of mu and r2, which depend on the geometry most, drown the rest."""
 
 
 def balance(geometry: GeometrySource) -> dict[str, float]:
@@ -66,7 +51,7 @@ def balance(geometry: GeometrySource) -> dict[str, float]:
     Returns:
         By learned target, and `gap`, in their units.
     """
-    return GOALS_ELSEWHERE.get(geometry, {**GOALS, "gap": GAP_GOAL})
+    return {**GOALS, "gap": GAP_GOAL} if geometry == "dft" else GOALS_APPROXIMATE
 
 
 def goals_of(weighting: Weighting, geometry: GeometrySource = "dft") -> dict[str, float]:

@@ -49,7 +49,7 @@ class Batch:
         numbers: (B, N), int64, atomic numbers, 0 for padding.
         positions: (B, N, 3), float32, angstrom, 0 for padding.
         targets: (B, T), float32, encoded.
-        index: (B,), int64, places among the geometries that were loaded.
+        index: (B,), int64, places among the molecules that were loaded.
     """
 
     numbers: Tensor
@@ -60,24 +60,19 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class ResidentMolecules:
-    """Padded molecules on one device, each in one geometry or in several.
+    """Padded molecules on one device.
 
     Attributes:
         numbers: (n, N), int64, atomic numbers, 0 for padding.
         positions: (n, N, 3), float32, angstrom.
         targets: (n, T), float32, encoded.
-        sizes: (n,), atoms of each geometry, on the host.
-        starts: (m + 1,), on the host; molecule i has the geometries starts[i] to starts[i + 1] - 1.
-        drawn_until: (n,), on the host; a molecule's geometry is the first one beyond whose number
-            here lies a random one between 0 and 1.
+        sizes: (n,), atoms of each molecule, on the host.
     """
 
     numbers: Tensor
     positions: Tensor
     targets: Tensor
     sizes: Indices
-    starts: Indices
-    drawn_until: npt.NDArray[np.float64]
 
     @classmethod
     def load(
@@ -86,21 +81,14 @@ class ResidentMolecules:
         indices: Indices,
         encoded: npt.NDArray[np.float64] | None,
         device: torch.device | str,
-        *,
-        starts: Indices | None = None,
-        shares: npt.NDArray[np.float64] | None = None,
     ) -> "ResidentMolecules":
         """Copy molecules to a device.
 
         Args:
             atoms: Where they come from.
-            indices: (n,), places of their geometries in it, at least one.
+            indices: (n,), their places in it, at least one.
             encoded: (n, T), what the network learns; cast to float32. None means T = 0.
             device: Where they go.
-            starts: (m + 1,), molecule i has the geometries indices[starts[i]] to
-                indices[starts[i + 1] - 1], at least one; None means one each.
-            shares: (n,), how often each geometry is drawn; they add up to 1 for each molecule. None
-                means all equally.
 
         Returns:
             The molecules, in the order of `indices`.
@@ -110,15 +98,14 @@ class ResidentMolecules:
         """
         if len(indices) == 0:
             raise ConfigError("there are no molecules to load: name at least one")
-        starts = np.arange(len(indices) + 1) if starts is None else starts
         encoded = np.zeros((len(indices), 0)) if encoded is None else encoded
         if len(encoded) != len(indices):
             raise ConfigError(f"{len(indices)} molecules, but targets of {len(encoded)}")
-        begins = atoms.ptr[indices]
-        sizes = atoms.ptr[np.asarray(indices) + 1] - begins
+        starts = atoms.ptr[indices]
+        sizes = atoms.ptr[np.asarray(indices) + 1] - starts
         within = np.arange(sizes.max())
         is_atom = within < sizes[:, None]
-        places = (begins[:, None] + within)[is_atom]
+        places = (starts[:, None] + within)[is_atom]
         numbers = np.zeros(is_atom.shape, dtype=np.int64)
         positions = np.zeros((*is_atom.shape, 3), dtype=np.float32)
         numbers[is_atom] = atoms.numbers[places]
@@ -128,13 +115,11 @@ class ResidentMolecules:
             torch.from_numpy(positions).to(device),
             torch.from_numpy(encoded.astype(np.float32)).to(device),
             np.asarray(sizes, dtype=np.int64),
-            starts,
-            _drawn_until(starts, shares),
         )
 
     def __len__(self) -> int:
         """Number of molecules."""
-        return len(self.starts) - 1
+        return len(self.sizes)
 
     def first(self, count: int) -> "ResidentMolecules":
         """The molecules that were loaded first; nothing is copied.
@@ -145,21 +130,14 @@ class ResidentMolecules:
         Returns:
             They alone.
         """
-        starts = self.starts[: count + 1]
-        end = starts[-1]
         return ResidentMolecules(
-            self.numbers[:end],
-            self.positions[:end],
-            self.targets[:end],
-            self.sizes[:end],
-            starts,
-            self.drawn_until[:end],
+            self.numbers[:count], self.positions[:count], self.targets[:count], self.sizes[:count]
         )
 
     def batches(
         self, batch_size: int, generator: torch.Generator, max_groups: int = 4
     ) -> Iterator[list[Batch]]:
-        """One epoch: every molecule once, in random order and in one of its geometries.
+        """One epoch: every molecule once, in random order.
 
         Args:
             batch_size: Molecules of an optimiser step; the last step may have fewer.
@@ -177,24 +155,15 @@ class ResidentMolecules:
                 f"batch_size and max_groups must be at least 1, got {batch_size} and {max_groups}"
             )
         n = len(self)
-        order = self._drawn(torch.randperm(n, generator=generator).numpy(), generator)
+        order = torch.randperm(n, generator=generator).numpy()
         step = np.arange(n) // batch_size
         order = order[np.lexsort((self.sizes[order], step))]
         n_steps = -(-n // batch_size)
         plan = plan_groups(step, self.sizes[order], n_steps, max_groups)
         return self._steps(order, plan)
 
-    def _drawn(self, molecules: Indices, generator: torch.Generator) -> Indices:
-        """One geometry of each molecule, by its share."""
-        if len(self.sizes) == len(self):
-            return self.starts[molecules]
-        random = torch.rand(len(molecules), dtype=torch.float64, generator=generator).numpy()
-        # all molecules' numbers in one row, each molecule's in its own unit of it
-        row = self.drawn_until + np.repeat(np.arange(len(self)), np.diff(self.starts))
-        return np.searchsorted(row, molecules + random, side="right")
-
     def ordered(self, batch_atoms: int) -> Iterator[Batch]:
-        """Every geometry once, by size: big batches with hardly any padding, for evaluation.
+        """Every molecule once, by size: big batches with hardly any padding, for evaluation.
 
         Args:
             batch_atoms: Most atoms of a batch, padding included; a larger molecule goes alone.
@@ -205,7 +174,7 @@ class ResidentMolecules:
         order = np.argsort(self.sizes, kind="stable")
         sizes = self.sizes[order]
         ends = [0]
-        while ends[-1] < len(sizes):
+        while ends[-1] < len(self):
             ahead = sizes[ends[-1] : ends[-1] + max(batch_atoms, 1)]
             padded_atoms = ahead * np.arange(1, len(ahead) + 1)
             ends.append(ends[-1] + max(1, int(np.searchsorted(padded_atoms, batch_atoms, "right"))))
@@ -237,17 +206,3 @@ class ResidentMolecules:
                 )
                 for _, size, places, targets in groups
             ]
-
-
-def _drawn_until(
-    starts: Indices, shares: npt.NDArray[np.float64] | None
-) -> npt.NDArray[np.float64]:
-    """Sums of shares within each molecule, the last one exactly 1."""
-    counts = np.diff(starts)
-    if shares is None:
-        shares = np.repeat(1 / counts, counts)
-    total = np.concatenate([[0.0], np.cumsum(shares)])
-    until = total[1:] - np.repeat(total[starts[:-1]], counts)
-    until = np.minimum(until, 1.0)
-    until[starts[1:] - 1] = 1.0
-    return until

@@ -77,7 +77,7 @@ class ResidentConformers:
         lowest = np.repeat(conformers.first[molecules], counts)
         places = lowest + np.arange(starts[-1]) - np.repeat(starts[:-1], counts)
         above = conformers.energies[places] - conformers.energies[lowest]
-        geometries = ResidentMolecules.load(conformers, places, None, device, starts=starts)
+        geometries = ResidentMolecules.load(conformers, places, None, device)
         return cls(
             geometries,
             torch.from_numpy(starts).to(device),

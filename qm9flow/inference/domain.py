@@ -69,24 +69,20 @@ def geometry_doubt(geometry: Geometry, *, has_network: bool) -> tuple[str, ...]:
 
 
 def domain_of(
-    molecule: Molecule,
-    cutoff_angstrom: float | None,
+    reasons: tuple[str, ...],
     distance: float | None,
     calibrated: SourceCalibration | None,
 ) -> Domain:
     """How much a molecule is like those that a network learned from.
 
     Args:
-        molecule: A valid molecule.
-        cutoff_angstrom: Atoms further apart do not see each other in the network; None if
-            unknown.
+        reasons: What `doubts` says of the molecule.
         distance: From the training molecules, as the network sees them; None if unknown.
         calibrated: What distances mean; None if unknown.
 
     Returns:
         Score and reasons.
     """
-    reasons = doubts(molecule, cutoff_angstrom)
     if calibrated is None or distance is None:
         return Domain(reasons)
     score = calibrated.score(distance)

@@ -13,10 +13,12 @@ from qm9flow.elements import MAX_NUMBER
 from qm9flow.errors import ConfigError, InferenceError, MoleculeError
 from qm9flow.inference.calibration import FILE, Calibration, SourceCalibration
 from qm9flow.inference.choice import ChoiceSession, open_choice
-from qm9flow.inference.domain import domain_of, geometry_doubt, widening
+from qm9flow.inference.domain import domain_of, doubts, geometry_doubt, widening
 from qm9flow.inference.judged import Judged, over_conformers
-from qm9flow.inference.prediction import Domain, Interval, Prediction
+from qm9flow.inference.prediction import Domain, Prediction
+from qm9flow.inference.screen import flawless, ordinary
 from qm9flow.inference.session import Provider, Session, open_session
+from qm9flow.inference.table import Table
 from qm9flow.inference.weighed import Weighed, weighed
 from qm9flow.molecules.geometry import rotational_constants_ragged
 from qm9flow.molecules.molecule import Conformers, Molecule, Structure, validate
@@ -30,9 +32,6 @@ ROUGH, CHOICE = "rough.onnx", "choice.onnx"
 LEAST_WEIGHT = 0.01
 """Conformers of less weight are left out: no value depends on them, and most cost more time than
 they are worth."""
-
-POSITIVE = frozenset({"mu", "alpha", "r2", "zpve", "cv", *GEOMETRIC})
-"""Targets that cannot be negative: nor can the lower end of their intervals."""
 
 MAX_ATOMS = 256
 """Atoms a molecule may have; cost and memory grow with the square."""
@@ -172,20 +171,30 @@ class Predictor:
             InferenceError: The runtime failed.
         """
         wanted = _wanted(targets)
-        checked = [self._checked(molecule) for molecule in molecules]
+        checked = self._checked(molecules)
         valid = [item for item in checked if not isinstance(item, MoleculeError)]
         predictions = iter(self._predict_valid(valid, wanted))
         return [item if isinstance(item, MoleculeError) else next(predictions) for item in checked]
 
-    def _checked(self, molecule: Structure | MoleculeError) -> Structure | MoleculeError:
-        if isinstance(molecule, MoleculeError):
-            return molecule
-        try:
-            for geometry in _geometries(molecule):
+    def _checked(
+        self, molecules: Sequence[Structure | MoleculeError]
+    ) -> list[Structure | MoleculeError]:
+        """Each as it is, or why it is refused."""
+        found = list(molecules)
+        owners = [
+            (i, geometry)
+            for i, molecule in enumerate(molecules)
+            if not isinstance(molecule, MoleculeError)
+            for geometry in _geometries(molecule)
+        ]
+        sound = flawless([geometry for _, geometry in owners], self.max_atoms)
+        for place in np.flatnonzero(~sound).tolist():
+            i, geometry = owners[place]
+            try:
                 validate(geometry, self.max_atoms)
-        except MoleculeError as error:
-            return error
-        return molecule
+            except MoleculeError as error:
+                found[i] = error
+        return found
 
     def _predict_valid(
         self, molecules: Sequence[Structure], wanted: tuple[str, ...]
@@ -207,23 +216,20 @@ class Predictor:
         geometries = [_geometries(molecule) for molecule in molecules]
         cutoff = self._network(source).metadata.get("cutoff_angstrom")
         cutoff_angstrom = float(cutoff) if cutoff else None
-        found = []
-        for i, shapes in enumerate(geometries):
-            distance = None if judged.distances is None else float(judged.distances[i])
-            domain = domain_of(shapes[0], cutoff_angstrom, distance, calibrated)
-            row = {name: float(judged.values[name][i]) for name in wanted}
-            halves = _half_widths(judged, i, wanted, calibrated)
-            widened = widening(shapes[0], domain, distance, calibrated)
-            found.append(
-                _prediction(
-                    row,
-                    {name: half * widened for name, half in halves.items()},
-                    domain,
-                    geometry_doubt(source, has_network=source in self.sources),
-                    (source, len(shapes)),
-                )
+        first = [shapes[0] for shapes in geometries]
+        domains = _domains(first, cutoff_angstrom, judged.distances, calibrated)
+        widened = [
+            widening(shape, domain, distance, calibrated)
+            for shape, domain, distance in zip(
+                first, domains, _each(judged.distances, len(first)), strict=True
             )
-        return found
+        ]
+        table = Table.of(judged, wanted, calibrated, np.array(widened))
+        doubt = geometry_doubt(source, has_network=source in self.sources)
+        return [
+            table.prediction(i, domain, doubt, (source, len(shapes)))
+            for i, (shapes, domain) in enumerate(zip(geometries, domains, strict=True))
+        ]
 
     def judge(self, molecules: Sequence[Structure], source: GeometrySource) -> Judged:
         """What the network says of valid molecules, as columns.
@@ -360,42 +366,23 @@ def _columns_of_spreads(session: Session, values: Floats) -> Floats:
     return np.stack([columns[name] for name in session.spreads], axis=1)
 
 
-def _half_widths(
-    judged: Judged, i: int, wanted: tuple[str, ...], calibrated: SourceCalibration | None
-) -> dict[str, float]:
-    """By target, for those that have any."""
-    halves: dict[str, float] = {}
-    for name in wanted:
-        spread = judged.spread(name)
-        if calibrated is not None and name in calibrated.factors and spread is not None:
-            halves[name] = calibrated.factors[name] * float(spread[i])
-    return halves
+def _each(distances: Floats | None, count: int) -> list[float | None]:
+    return [None] * count if distances is None else distances.tolist()
 
 
-def _prediction(
-    row: dict[str, float],
-    halves: dict[str, float],
-    domain: Domain,
-    doubts: tuple[str, ...],
-    made_of: tuple[GeometrySource, int],
-) -> Prediction:
-    values: dict[str, float | None] = dict(row)
-    warnings = (*doubts, *domain.reasons)
-    strange = [name for name, value in row.items() if not np.isfinite(value)]
-    for name, value in row.items():
-        if name in strange or (name in GEOMETRIC and value == 0.0):
-            values[name] = None
-    if strange:
-        warnings += (f"the network gives no finite value for {', '.join(strange)}",)
-    intervals = {name: _interval(name, value, halves.get(name)) for name, value in values.items()}
-    return Prediction(values, warnings, intervals, domain, *made_of)
-
-
-def _interval(name: str, value: float | None, half: float | None) -> Interval | None:
-    if value is None or half is None or not np.isfinite(half):
-        return None
-    lower = value - half
-    return (max(lower, 0.0) if name in POSITIVE else lower, value + half)
+def _domains(
+    molecules: Sequence[Molecule],
+    cutoff_angstrom: float | None,
+    distances: Floats | None,
+    calibrated: SourceCalibration | None,
+) -> list[Domain]:
+    usual = ordinary(molecules, cutoff_angstrom).tolist()
+    return [
+        domain_of(() if is_usual else doubts(molecule, cutoff_angstrom), distance, calibrated)
+        for molecule, is_usual, distance in zip(
+            molecules, usual, _each(distances, len(molecules)), strict=True
+        )
+    ]
 
 
 def _counts(numbers: npt.NDArray[np.int64], ptr: npt.NDArray[np.int64]) -> Floats:

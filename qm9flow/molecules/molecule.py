@@ -100,6 +100,8 @@ class Conformers:
         return np.asarray(factors / factors.sum())
 
 
+_NUMBERS = frozenset(NUMBERS)
+
 Structure = Molecule | Conformers
 """What a prediction is made of: one geometry, or several of one molecule."""
 
@@ -138,8 +140,8 @@ def _label(numbers: npt.NDArray[np.int64], atom: int) -> str:
 
 
 def _refuse_elements(numbers: npt.NDArray[np.int64]) -> None:
-    unknown = np.flatnonzero(~np.isin(numbers, NUMBERS))
-    if len(unknown):
+    if not set(numbers.tolist()) <= _NUMBERS:
+        unknown = np.flatnonzero(~np.isin(numbers, NUMBERS))
         known = ", ".join(element.symbol for element in ELEMENTS)
         raise UnsupportedElementError(
             f"atom {unknown[0] + 1} has the atomic number {numbers[unknown[0]]}; "
@@ -148,6 +150,8 @@ def _refuse_elements(numbers: npt.NDArray[np.int64]) -> None:
 
 
 def _refuse_coordinates(numbers: npt.NDArray[np.int64], positions: npt.NDArray[np.float64]) -> None:
+    if np.abs(positions).max() <= MAX_COORDINATE_ANGSTROM:
+        return  # neither NaN nor infinite
     bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
     if len(bad):
         raise NonFiniteError(
@@ -163,6 +167,9 @@ def _refuse_coordinates(numbers: npt.NDArray[np.int64], positions: npt.NDArray[n
 
 
 def _refuse_coincident(numbers: npt.NDArray[np.int64], positions: npt.NDArray[np.float64]) -> None:
+    near = _squared_distances(positions) < (1.1 * MIN_DISTANCE_ANGSTROM) ** 2
+    if np.count_nonzero(near) == len(numbers):  # each atom to itself
+        return
     distances = np.linalg.norm(positions[:, None] - positions[None, :], axis=-1)
     first, second = np.nonzero(np.triu(distances < MIN_DISTANCE_ANGSTROM, k=1))
     if len(first):
@@ -171,3 +178,9 @@ def _refuse_coincident(numbers: npt.NDArray[np.int64], positions: npt.NDArray[np
             f"{_label(numbers, i)} and {_label(numbers, j)} are {distances[i, j]:.3g} angstrom "
             f"apart; atoms must be at least {MIN_DISTANCE_ANGSTROM} angstrom apart"
         )
+
+
+def _squared_distances(positions: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(N, N), axis by axis: a third of the time that a norm takes."""
+    x, y, z = ((axis[:, None] - axis) ** 2 for axis in positions.T)
+    return np.asarray(x + y + z)

@@ -8,9 +8,11 @@ import math
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, cast, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from qm9flow.elements import NUMBER_OF, NUMBERS, SYMBOL_OF
 from qm9flow.errors import (
@@ -40,6 +42,9 @@ MAX_TEXT_CHARACTERS = 1_000_000
 """Longer XYZ or SDF texts cannot either."""
 
 _KNOWN = ", ".join(NUMBER_OF)
+_KNOWN_NUMBERS = frozenset(NUMBERS)
+_LARGEST = 10**9
+"""Larger coordinates are not even read."""
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxlong = 2, 50, 40
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)((?:[eEdD]|\*\^)[+-]?\d+)?", re.ASCII)
@@ -156,6 +161,31 @@ def from_arrays(
             f"numbers names {len(numbers)} atoms, positions {len(positions)}: both must name the "
             "same atoms"
         )
+    shaped = _plain_array(numbers, positions)
+    if shaped is None:
+        shaped = _array_of(numbers, positions)
+    molecule = Molecule(np.array(numbers, dtype=np.int64), shaped, geometry, name)
+    validate(molecule, max_atoms)
+    return molecule
+
+
+def _plain_array(numbers: list[Any], positions: list[Any]) -> npt.NDArray[np.float64] | None:
+    """(N, 3), at once; None where something may have to be said of an atom."""
+    if not (set(map(type, numbers)) == {int} and _KNOWN_NUMBERS.issuperset(numbers)):
+        return None
+    if not set(map(type, positions)) <= {list, tuple} or set(map(len, positions)) != {3}:
+        return None
+    if not set(map(type, chain.from_iterable(positions))) <= {float, int}:
+        return None
+    try:
+        found = np.array(positions, dtype=np.float64)
+    except OverflowError:
+        return None
+    return found if (np.abs(found) <= _LARGEST).all() else None
+
+
+def _array_of(numbers: list[Any], positions: list[Any]) -> npt.NDArray[np.float64]:
+    """(N, 3), atom by atom, to say which one is wrong."""
     for atom, number in enumerate(numbers, start=1):
         if type(number) is not int or number not in NUMBERS:
             raise UnsupportedElementError(
@@ -166,10 +196,7 @@ def from_arrays(
         _position(row, f"atom {atom} ({SYMBOL_OF[number]})")
         for atom, (number, row) in enumerate(zip(numbers, positions, strict=True), start=1)
     ]
-    shaped = np.array(rows, dtype=np.float64).reshape(len(rows), 3)
-    molecule = Molecule(np.array(numbers, dtype=np.int64), shaped, geometry, name)
-    validate(molecule, max_atoms)
-    return molecule
+    return np.array(rows, dtype=np.float64).reshape(len(rows), 3)
 
 
 def from_record(record: object, timeout_s: float = TIMEOUT_S) -> Structure:
@@ -543,7 +570,7 @@ def _position(row: Any, where: str) -> list[float]:
     if not isinstance(row, list | tuple) or len(row) != 3:
         raise EmptyMoleculeError(f"{where}: a position is [x, y, z], got {shown(row)}")
     for value in row:
-        if type(value) is int and abs(value) > 10**9:
+        if type(value) is int and abs(value) > _LARGEST:
             raise NonFiniteError(f"{where}: the coordinate {shown(value)} is too large")
         if type(value) not in (int, float) or not math.isfinite(value):
             raise NonFiniteError(f"{where}: the coordinate {shown(value)} is no finite number")

@@ -88,7 +88,7 @@ class LoadedData:
             wanted = geometries.known(np.concatenate([train, sample.validation]))
             geometries = refined(geometries, refiner, wanted, device)
         validation = geometries.known(sample.validation)
-        best = geometries.best(validation)
+        best = geometries.of(validation)
         return cls(
             codec=codec,
             train=_training_molecules(codec, geometries, dataset, train, device),
@@ -124,17 +124,13 @@ def _training_molecules(
     train: npt.NDArray[np.int64],
     device: torch.device,
 ) -> ResidentMolecules:
-    """In all their geometries; molecules that have none are left out."""
+    """Those that have a geometry."""
     train = geometries.known(train)
-    places, starts = geometries.all_of(train)
-    molecules = np.repeat(train, np.diff(starts))
+    places = geometries.of(train)
     columns = [TARGETS.index(name) for name in codec.names]
-    values = dataset.truth()[molecules][:, columns]
-    encoded = codec.encode(dataset.counts()[molecules], geometries.extents[places], values)
-    shares = geometries.shares[places]
-    return ResidentMolecules.load(
-        geometries.atoms, places, encoded, device, starts=starts, shares=shares
-    )
+    values = dataset.truth()[train][:, columns]
+    encoded = codec.encode(dataset.counts()[train], geometries.extents[places], values)
+    return ResidentMolecules.load(geometries.atoms, places, encoded, device)
 
 
 def _refuse_holes(truth: Floats, molecules: npt.NDArray[np.int64]) -> None:

@@ -35,7 +35,7 @@ def predict_resident(model: nn.Module, molecules: ResidentMolecules, width: int)
             parts.append(model(batch.numbers, batch.positions))
             places.append(batch.index)
         together = torch.cat(parts)
-        values = torch.empty((len(molecules.sizes), width), dtype=together.dtype, device=device)
+        values = torch.empty((len(molecules), width), dtype=together.dtype, device=device)
         values[torch.cat(places)] = together
     model.train(was_training)
     return values

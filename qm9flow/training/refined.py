@@ -47,7 +47,7 @@ def refined(
     Returns:
         All of them, those of the molecules refined.
     """
-    places, _ = geometries.all_of(molecules)
+    places = geometries.of(molecules)
     positions = np.array(geometries.atoms.positions, dtype=np.float32)
     positions[atoms_of(geometries.atoms, places)] = moved(geometries.atoms, places, refiner, device)
     atoms = MovedAtoms(geometries.atoms.ptr, geometries.atoms.numbers, positions)

@@ -47,7 +47,7 @@ def fit_trust(
     drawn = np.random.default_rng(seed).permutation(known)[:MOLECULES]
     by_size = known[np.argsort(dataset.sizes[known], kind="stable")]
     drawn = np.unique(np.concatenate([drawn, by_size[:EXTREMES], by_size[-EXTREMES:]]))
-    seen = look(model, geometries.atoms, geometries.likeliest(drawn))
+    seen = look(model, geometries.atoms, geometries.of(drawn))
     errors = torch.from_numpy(np.abs(errors_of(model, seen, dataset, drawn))).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
