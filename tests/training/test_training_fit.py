@@ -36,6 +36,7 @@ from qm9flow.training.metrics import (
     val_score,
 )
 from qm9flow.training.predict import predict
+from qm9flow.training.property_task import PropertyTask
 from qm9flow.training.session import Session, epoch_seed
 
 TIMED = ("train/seconds", "train/molecules_per_second", "train/peak_memory_mb", "val/seconds")
@@ -246,7 +247,8 @@ def test_a_growing_training_set_takes_the_steps_that_it_has_molecules_for(
     tiny: TrainConfig, dataset: Dataset
 ) -> None:
     config = replace(tiny, train_size=90, batch_size=10, max_epochs=9, growth=2)
-    session = Session(config, dataset, None)
+    cpu = torch.device("cpu")
+    session = Session(config, PropertyTask(config, dataset, cpu), cpu, None)
     steps = []
     for _ in range(9):
         session.run_epoch()
@@ -357,14 +359,13 @@ def test_epochs_have_seeds_of_their_own() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_a_network_learns_from_conformers(
+def test_a_network_learns_from_approximate_geometries(
     tiny: TrainConfig, dataset: Dataset, tmp_path: Path
 ) -> None:
     sample = training_sample(tiny, dataset)
     chosen = [*sample.train[:40].tolist(), *sample.validation[:12].tolist()]
-    few_geometries.with_geometries(dataset, tmp_path, chosen, "approximate")
-    beside = few_geometries.with_geometries(dataset, tmp_path, chosen)
-    config = replace(tiny, geometry="smiles")
+    beside = few_geometries.with_geometries(dataset, tmp_path, chosen, "approximate")
+    config = replace(tiny, geometry="approximate")
     events = list(fit(config, beside))
     started, finished = events[0], events[-1]
     assert isinstance(started, Started)

@@ -169,7 +169,7 @@ def test_equal_targets_are_compared_as_they_are(tiny: TrainConfig) -> None:
 
 def test_raw_targets_cannot_be_balanced(tiny: TrainConfig) -> None:
     with pytest.raises(
-        ConfigError, match='raw targets have no balanced weights: set weighting = "equal"'
+        ConfigError, match='only learned targets have balanced weights: set weighting = "equal"'
     ):
         replace(tiny, targets="raw", weighting="balanced")
     with pytest.raises(ConfigError, match=r"weighting must be one of equal, balanced"):
