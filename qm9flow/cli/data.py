@@ -75,20 +75,19 @@ def prepare(cache: Path | None, force: bool, as_json: bool) -> None:
 @click.option(
     "--count",
     type=click.IntRange(1, 100),
-    default=5,
-    show_default=True,
-    help="Starts of a molecule.",
+    default=None,
+    help="Starts of a molecule.  [default: as many as predictions take]",
 )
 @workers_option
 @click.option("--force", is_flag=True, help="Make good ones anew, too.")
 @json_option
 def conformers(
-    cache: Path | None, count: int, workers: int | None, force: bool, as_json: bool
+    cache: Path | None, count: int | None, workers: int | None, force: bool, as_json: bool
 ) -> None:
     """Make geometries from SMILES, as users have them.
 
-    ETKDGv3 and MMFF94, with the handedness of QM9's own geometries. It takes about 3 hours
-    of one core; started again after an interruption, it goes on.
+    ETKDGv3 and MMFF94, with the handedness of QM9's own geometries. It takes about two
+    hours of one core; started again after an interruption, it goes on.
 
     \b
     Example:
@@ -97,10 +96,12 @@ def conformers(
     """
     from qm9flow.data import store
     from qm9flow.data.conformers import make_conformers
+    from qm9flow.molecules.pool import CONFORMERS
 
+    starts = count or CONFORMERS
     with progress_bar() as progress:
         dataset = store.open_dataset(cache, progress)
-        made = make_conformers(dataset, count, workers=workers, progress=progress, replace=force)
+        made = make_conformers(dataset, starts, workers=workers, progress=progress, replace=force)
     _say_made(made, dataset, as_json=as_json)
 
 

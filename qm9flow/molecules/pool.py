@@ -36,7 +36,7 @@ TIMEOUT_S = 10.0
 MAX_ATOMS = 256
 """Most atoms of a molecule, hydrogens included; QM9's largest has 29."""
 
-CONFORMERS = 20
+CONFORMERS = 10
 """Starts of a SMILES: geometries at most."""
 
 START_TIMEOUT_S = 120.0

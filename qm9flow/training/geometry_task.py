@@ -1,6 +1,7 @@
 """Learning to refine geometries."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +25,32 @@ BONDED_ANGSTROM = 1.65
 """Pairs nearer than that are counted as bonded: all but a few of QM9's bonds, and nothing else."""
 
 
+AS_MADE = 0.4
+"""Of the molecules that the force field moved little, the share that is shown as it left them."""
+LEAST_SHARE = -0.5
+"""Of the force field's displacements, that the other molecules have: negative ones are errors of
+the opposite sign."""
+SCALE = 0.004
+"""Standard deviation of what multiplies the size of the others."""
+FAR_ANGSTROM = 0.3
+"""A molecule is shown as it is if an atom was moved farther: on a straight way between two torsions
+atoms come too close to each other."""
+
+
 class GeometryTask(Task):
-    """From a force field's minima to DFT's.
+    """From approximate geometries to DFT's.
+
+    Two thirds of the molecules are shown as the force field left them. The others have a
+    random share of its displacements, and are a little too large or small as a whole: what other
+    methods err by, which the network is to undo just as well, and to leave alone where there is
+    nothing to undo.
 
     The error of a geometry, in 1/angstrom, is the mean over its pairs of atoms of
     |d - d_DFT| / d_DFT^2: short distances, which depend on the surroundings alone, count most, and
     the position and orientation of the whole do not matter.
+
+    Attributes:
+        geometries: Those that it learns from, as the force field left them.
     """
 
     def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
@@ -47,9 +68,9 @@ class GeometryTask(Task):
         assert isinstance(config.model, DensityConfig)
         self._model = config.model
         sample = training_sample(config, dataset)
-        self._train = _pairs_of_geometries(dataset, sample.train, device)
+        self.geometries = _pairs_of_geometries(dataset, sample.train, device)
         self._validation = _pairs_of_geometries(dataset, sample.validation, device)
-        self.train_molecules = len(self._train)
+        self.train_molecules = len(self.geometries)
         self.val_molecules = len(self._validation)
         self.loss = LOSSES["mae"]
 
@@ -65,7 +86,8 @@ class GeometryTask(Task):
         self, molecules: int, batch_size: int, generator: torch.Generator
     ) -> Iterator[list[Batch]]:
         """As in `Task`."""
-        return self._train.first(molecules).batches(batch_size, generator)
+        for groups in self.geometries.first(molecules).batches(batch_size, generator):
+            yield [_varied(group, generator) for group in groups]
 
     def terms(self, network: Callable[..., Tensor], group: Batch) -> Tensor:
         """As in `Task`."""
@@ -109,7 +131,10 @@ def batch_device(molecules: ResidentMolecules) -> str:
 def _pairs_of_geometries(
     dataset: Dataset, molecules: npt.NDArray[np.int64], device: torch.device
 ) -> ResidentMolecules:
-    """Approximate geometries, and as targets DFT's positions, (N * 3,), 0 for padding."""
+    """Approximate geometries, and as targets DFT's positions, (N * 3,), 0 for padding.
+
+    DFT's are laid over the approximate ones.
+    """
     relaxed = open_relaxed(dataset)
     molecules = molecules[np.diff(relaxed.first)[molecules] > 0]
     places = relaxed.first[molecules]
@@ -118,7 +143,50 @@ def _pairs_of_geometries(
     is_atom = np.arange(sizes.max()) < sizes[:, None]
     true = np.zeros((*is_atom.shape, 3), dtype=np.float64)
     true[is_atom] = dataset.positions[atoms_of(dataset, molecules)]
-    return ResidentMolecules.load(relaxed, places, true.reshape(len(places), -1), device)
+    approximate = np.zeros_like(true)
+    approximate[is_atom] = relaxed.positions[atoms_of(relaxed, places)]
+    laid = superposed(true, approximate, is_atom)
+    return ResidentMolecules.load(relaxed, places, laid.reshape(len(places), -1), device)
+
+
+def superposed(
+    moved: npt.NDArray[np.float64],
+    still: npt.NDArray[np.float64],
+    is_atom: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.float64]:
+    """Turn and shift geometries so that they lie as near as possible to others.
+
+    Source: W. Kabsch, Acta Cryst. A 32, 922 (1976).
+
+    Args:
+        moved: (n, N, 3), what is turned.
+        still: (n, N, 3), what it is laid over, atom by atom.
+        is_atom: (n, N), False for padding.
+
+    Returns:
+        (n, N, 3), 0 for padding.
+    """
+    weights = is_atom[..., None] / is_atom.sum(axis=1)[:, None, None]
+    aims = (still * weights).sum(axis=1, keepdims=True)
+    centred = (moved - (moved * weights).sum(axis=1, keepdims=True)) * is_atom[..., None]
+    u, _, vt = np.linalg.svd(centred.transpose(0, 2, 1) @ (still - aims))
+    u[:, :, -1] *= np.sign(np.linalg.det(u @ vt))[:, None]  # a rotation, never a mirror image
+    laid: npt.NDArray[np.float64] = (centred @ u @ vt + aims) * is_atom[..., None]
+    return laid
+
+
+def _varied(batch: Batch, generator: torch.Generator) -> Batch:
+    """Some molecules as they are, the others with other errors."""
+    draws = torch.rand(2, len(batch.numbers), 1, 1, generator=generator)
+    sizes = 1 + SCALE * torch.randn(len(batch.numbers), 1, 1, generator=generator)
+    draws, sizes = draws.to(batch.positions.device), sizes.to(batch.positions.device)
+    true = batch.targets.view(len(batch.numbers), -1, 3)[:, : batch.positions.shape[1]]
+    moves = batch.positions - true
+    shares = LEAST_SHARE + (1 - LEAST_SHARE) * draws[1]
+    is_near = moves.norm(dim=2).amax(dim=1)[:, None, None] < FAR_ANGSTROM
+    others = sizes * (true + shares * moves)
+    shown = torch.where((draws[0] > AS_MADE) & is_near, others, batch.positions)
+    return replace(batch, positions=shown)
 
 
 def _alike(

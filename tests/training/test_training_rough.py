@@ -24,7 +24,7 @@ from qm9flow.nn.refiner import Refiner
 from qm9flow.release.export import check_choice, export_choice
 from qm9flow.training.events import Event, Failed, Finished
 from qm9flow.training.fit import fit
-from qm9flow.training.geometry_task import GeometryTask
+from qm9flow.training.geometry_task import GeometryTask, superposed
 from qm9flow.training.refined import atoms_of, refined
 from qm9flow.training.start import weights_digest
 from qm9flow.training.tasks import make_refiner
@@ -96,6 +96,40 @@ def test_a_refiner_brings_geometries_nearer_to_dfts(beside: Dataset) -> None:
         assert moved.max() < 0.5
     first = geometries.first[held_out]
     assert (better.rotational_ghz[first] != geometries.rotational_ghz[first]).all()
+
+
+def test_geometries_are_laid_over_each_other_by_turning_alone() -> None:
+    rng = np.random.default_rng(0)
+    is_atom = np.arange(9) < np.array([9, 7, 4, 3, 2])[:, None]
+    still = rng.normal(size=(5, 9, 3)) * is_atom[..., None]
+    turns = np.linalg.qr(rng.normal(size=(5, 3, 3)))[0]
+    turns *= np.linalg.det(turns)[:, None, None]
+    moved = (still @ turns + rng.normal(size=(5, 1, 3))) * is_atom[..., None]
+    assert np.abs(superposed(moved, still, is_atom) - still).max() < 1e-12
+
+    laid = superposed(moved * np.array([1, 1, -1]), still, is_atom)
+    assert np.abs(laid[:3] - still[:3]).max() > 0.1  # mirror images stay what they are
+    assert np.linalg.norm(laid[0, 0] - laid[0, 1]) == pytest.approx(
+        np.linalg.norm(still[0, 0] - still[0, 1])
+    )
+
+
+def test_a_refiner_sees_other_errors_than_the_force_fields_too(beside: Dataset) -> None:
+    task = GeometryTask(GEOMETRY, beside, torch.device("cpu"))
+    made, other = [], []
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        for group in (group for step in task.batches(96, 8, generator) for group in step):
+            as_made = task.geometries.positions[group.index, : group.positions.shape[1]]
+            off = (group.positions - as_made).flatten(1).abs().amax(dim=1)
+            made.append(off == 0)
+            true = group.targets.view(len(off), -1, 3)[:, : group.positions.shape[1]]
+            other.append((group.positions - true).square().mean(dim=(1, 2)).sqrt())
+            assert not group.positions[group.numbers == 0].any()
+    is_made, distance = torch.cat(made), torch.cat(other)
+    assert 0.55 < is_made.float().mean() < 0.75
+    assert distance[~is_made].mean() < 0.7 * distance[is_made].mean()
+    assert distance[~is_made].min() < 0.01
 
 
 def test_a_training_sees_what_its_refiner_makes(beside: Dataset) -> None:
