@@ -39,11 +39,13 @@ test-all: $(INSTALLED)  ## All tests: kills, servers, long fuzzing
 	$(BIN)/python -m pytest $(PARALLEL) -m ''
 
 VERSION ?= champion
+# rough.csv for a version whose run made the networks for other geometries than DFT's.
+CURVES ?= curves.csv
 
 pretrained: $(INSTALLED)  ## Make a registered version the one that comes with qm9flow (VERSION=3)
 	rm -rf build/pretrained
 	$(BIN)/qm9flow export $(VERSION) --output build/pretrained/bundle \
-	  --evidence build/pretrained/validation.npz --curves build/pretrained/curves.csv
+	  --evidence build/pretrained/validation.npz --curves build/pretrained/$(CURVES)
 	mkdir -p qm9flow/pretrained
 	rm -rf qm9flow/pretrained/bundle
 	mv build/pretrained/* qm9flow/pretrained/

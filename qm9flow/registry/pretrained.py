@@ -19,6 +19,8 @@ NAME = "pretrained"
 FOLDER = Path(qm9flow.__file__).resolve().parent / NAME
 BUNDLE = "bundle"
 CURVES = "curves.csv"
+ROUGH_CURVES = "rough.csv"
+"""Of the networks for other geometries than DFT's, where there are some."""
 
 
 def is_there() -> bool:

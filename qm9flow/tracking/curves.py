@@ -19,12 +19,15 @@ Curves = dict[int, dict[str, float]]
 def fetch_curves(tracking_uri: str, run_id: str) -> Curves:
     """The metrics of a training's run, or of the final training in a study's run.
 
+    The run of a model for other geometries than DFT's holds several trainings.
+
     Args:
         tracking_uri: The store that holds the run.
         run_id: The run.
 
     Returns:
-        Values by epoch and name, in the epochs' order; names without the training's prefix.
+        Values by epoch and name, in the epochs' order; names without the training's prefix, unless
+        there are several.
 
     Raises:
         TrackingError: There is no such run, or it holds no training.
@@ -39,14 +42,15 @@ def fetch_curves(tracking_uri: str, run_id: str) -> Curves:
         }
         if not prefixes:
             raise TrackingError(f"run {run_id} holds no training: it has no {_EACH_EPOCH}")
-        prefix = min(prefixes)  # a run holds one training
         kept = [
             name
+            for prefix in sorted(prefixes)
             for part in ("val/", "train/")
             for name in sorted(names)
             if name.startswith(prefix + part)
         ]
-        return _by_epoch(client, run_id, prefix, kept)
+        shared = prefixes.pop() if len(prefixes) == 1 else ""
+        return _by_epoch(client, run_id, shared, kept)
 
 
 def _by_epoch(client: MlflowClient, run_id: str, prefix: str, names: list[str]) -> Curves:

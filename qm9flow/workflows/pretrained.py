@@ -64,7 +64,7 @@ def seed_registry(tracking_uri: str, run_id: str, console: Console) -> Version |
             try:
                 record, _ = read_bundle(pretrained.bundle())
                 evidence = pretrained.validation_errors()
-                curves = read_curves(pretrained.FOLDER / pretrained.CURVES)
+                curves = _curves()
             except (RegistryError, BundleError, TrackingError) as error:
                 console.say(f"the pretrained model is left out: {error}")
                 return None
@@ -77,6 +77,16 @@ def seed_registry(tracking_uri: str, run_id: str, console: Console) -> Version |
         return resolve(version.number, tracking_uri)
 
 
+def _curves() -> Curves:
+    """Of all of its trainings."""
+    curves = read_curves(pretrained.FOLDER / pretrained.CURVES)
+    rough = pretrained.FOLDER / pretrained.ROUGH_CURVES
+    if rough.exists():
+        for epoch, values in read_curves(rough).items():
+            curves[epoch] = curves.get(epoch, {}) | values
+    return dict(sorted(curves.items()))
+
+
 def _register(
     record: BundleRecord, evidence: Evidence, curves: Curves, tracking_uri: str, run_id: str
 ) -> Version:
@@ -85,6 +95,10 @@ def _register(
     tags = version_tags(record, release_id) | {TAG: qm9flow.__version__}
     errors, scale = evidence
     maes = {"val": record.validation_mae, "test": record.test_mae}
+    if record.rough is not None:
+        for source in record.rough.test_mae:
+            maes[f"{source}/val"] = record.rough.validation_mae[source]
+            maes[f"{source}/test"] = record.rough.test_mae[source]
     metrics = {f"best/{name}": value for name, value in record.metrics.items()}
     metrics |= {f"final/{part}/{k}/mae": v for part, mae in maes.items() for k, v in mae.items()}
     client = MlflowClient(tracking_uri)

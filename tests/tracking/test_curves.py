@@ -45,6 +45,24 @@ def test_curves_are_the_epochs_of_the_runs_training(
         write_curves(curves, tmp_path)
 
 
+def test_curves_of_several_trainings_keep_their_names(
+    study: StudyTracker,
+    stores: Stores,
+    make_epoch: Callable[[int], EpochEnded],
+    tmp_path: Path,
+) -> None:
+    for name, last in (("refiner", 2), ("network", 3)):
+        training = study.open_training({}, tmp_path / name / "epochs", name=name, folder=name)
+        for epoch in range(1, last + 1):
+            training.log(make_epoch(epoch))
+        training.finish("complete")
+    curves = fetch_curves(stores.tracking_uri, study.parent_run_id)
+    both = [f"{name}/{key}" for name in ("network", "refiner") for key in make_epoch(1).metrics]
+    assert sorted(curves[2]) == sorted(both)
+    assert all(key.startswith("network/") for key in curves[3])
+    assert curves[2]["refiner/val/score"] == make_epoch(2).metrics["val/score"]
+
+
 def test_a_run_that_is_not_there_is_an_error_in_a_line(stores: Stores) -> None:
     with pytest.raises(TrackingError, match="cannot read run"):
         fetch_curves(stores.tracking_uri, "0" * 32)
