@@ -33,7 +33,7 @@ from qm9flow.release.bundle import (
     read_bundle,
     write_bundle,
 )
-from qm9flow.release.record import BundleRecord, RoughRecord
+from qm9flow.release.record import BundleRecord, RoughRecord, record_of
 from qm9flow.tracking import provenance
 from qm9flow.tracking.study import StudyTracker
 from qm9flow.training.metrics import learned_scale, training_codec, training_sample
@@ -340,7 +340,7 @@ def _bundled(
         return _with_errors(record, measured), measured.calibration
 
     if isinstance(made, Trained):
-        record = _record(made, dataset)
+        record = dataclasses.replace(record_of(train, dataset), **_circumstances(made))
         network = judged_network(made.train, made.weights, dataset)
         record = write_bundle(folder, record, network, dataset=dataset, measure=measure)
     else:
@@ -368,20 +368,6 @@ def _rough_record(rough: Rough) -> RoughRecord:
     circumstances["metrics"] = {**rough.network.best_metrics, **metrics}
     return RoughRecord(
         rough.network.train, rough.refiner.train, rough.choice.train, **circumstances
-    )
-
-
-def _record(trained: Trained, dataset: Dataset) -> BundleRecord:
-    train = trained.train
-    split = make_split(train.split, len(dataset), train.split_seed)
-    return BundleRecord(
-        train=train,
-        codec=training_codec(train, dataset),
-        data_digest=dataset.digest,
-        split_name=split.name,
-        split_seed=split.seed,
-        split_digest=split.digest,
-        **_circumstances(trained),
     )
 
 
