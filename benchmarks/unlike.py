@@ -44,7 +44,7 @@ from qm9flow.release.bundle import write_bundle
 from qm9flow.release.record import record_of
 from qm9flow.training.events import EpochEnded, Failed, Finished
 from qm9flow.training.fit import fit
-from qm9flow.workflows.publish import judged_network
+from qm9flow.workflows.bundling import judged_network
 
 Flags = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]

@@ -49,6 +49,18 @@ class Rough:
     choice: Trained
 
 
+def properties_of(made: Trained | Rough) -> Trained:
+    """The training whose network predicts properties.
+
+    Args:
+        made: A network alone, or a model for other geometries than DFT's.
+
+    Returns:
+        That network's training.
+    """
+    return made.network if isinstance(made, Rough) else made
+
+
 def stage_config(train: TrainConfig, name: str, refiner: bytes | None = None) -> TrainConfig:
     """How one of the three is trained.
 
