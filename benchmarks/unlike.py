@@ -41,11 +41,10 @@ from qm9flow.inference.judged import Judged, joined
 from qm9flow.inference.predictor import Predictor
 from qm9flow.properties import TARGETS
 from qm9flow.release.bundle import write_bundle
-from qm9flow.release.record import BundleRecord
+from qm9flow.release.record import record_of
 from qm9flow.training.events import EpochEnded, Failed, Finished
 from qm9flow.training.fit import fit
-from qm9flow.training.metrics import training_codec
-from qm9flow.workflows.publish import judged_network
+from qm9flow.workflows.bundling import judged_network
 
 Flags = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]
@@ -154,17 +153,8 @@ def trained(train: TrainConfig, dataset: Dataset) -> Finished:
 
 def open_model(train: TrainConfig, ended: Finished, dataset: Dataset, folder: Path) -> Predictor:
     """Its bundle, with what it knows of its own errors."""
-    split = make_split(train.split, len(dataset))
-    record = BundleRecord(
-        train=train,
-        codec=training_codec(train, dataset),
-        data_digest=dataset.digest,
-        split_name=split.name,
-        split_seed=split.seed,
-        split_digest=split.digest,
-    )
     network = judged_network(train, ended.weights, dataset)
-    write_bundle(folder, record, network, dataset=open_dataset())
+    write_bundle(folder, record_of(train, dataset), network, dataset=open_dataset())
     return Predictor(folder, provider="cpu")
 
 

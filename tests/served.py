@@ -1,5 +1,6 @@
 """A small model, made as the real ones are: network, bundle, registered version, champion."""
 
+import dataclasses
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -10,15 +11,13 @@ from mlflow import MlflowClient
 from safetensors.torch import save
 
 from qm9flow.config import MPNNConfig, TrainConfig
-from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset
 from qm9flow.nn.catalog import build
 from qm9flow.properties import LEARNED
 from qm9flow.registry.aliases import promote
 from qm9flow.registry.versions import register
 from qm9flow.release.bundle import Released, write_bundle
-from qm9flow.release.record import BundleRecord
-from qm9flow.training.metrics import training_codec
+from qm9flow.release.record import record_of
 
 WATER = "3\nwater\nO 0.0 0.0 0.1173\nH 0.0 0.7572 -0.4692\nH 0.0 -0.7572 -0.4692\n"
 
@@ -28,16 +27,8 @@ def bundle(dataset: Dataset, seed: int = 3) -> Path:
     """Its bundle; made once in a test run, not to be changed. Another seed, other numbers."""
     network = MPNNConfig(conv_layers=1, fc_layers=1, hidden=8, edge_width=4, radial=8)
     train = TrainConfig(model=network, split="standard", train_size=2000)
-    split = make_split("standard", len(dataset))
-    record = BundleRecord(
-        train=train,
-        codec=training_codec(train, dataset),
-        data_digest=dataset.digest,
-        split_name=split.name,
-        split_seed=split.seed,
-        split_digest=split.digest,
-        validation_mae={"homo": 0.05},
-        git_commit="0123abc",
+    record = dataclasses.replace(
+        record_of(train, dataset), validation_mae={"homo": 0.05}, git_commit="0123abc"
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -11,11 +11,14 @@ import numpy as np
 
 from qm9flow import config
 from qm9flow.config import TrainConfig, before_heads
+from qm9flow.data.splits import make_split
+from qm9flow.data.store import Dataset
 from qm9flow.elements import MAX_NUMBER
 from qm9flow.errors import BundleError, ConfigError
 from qm9flow.properties import TARGET_SETS
 from qm9flow.release.export import Parity
 from qm9flow.targets import TargetCodec
+from qm9flow.training.metrics import training_codec
 
 FORMAT = 7
 """Number of the format that is written."""
@@ -221,6 +224,30 @@ class BundleRecord:
         values["codec"] = _codec(values["codec"], f"{where}: codec")
         values["parity"] = _parity(values["parity"], f"{where}: parity")
         return cls(**values)
+
+
+def record_of(train: TrainConfig, dataset: Dataset) -> BundleRecord:
+    """What is known of a model before it is measured.
+
+    Args:
+        train: How it was trained.
+        dataset: What it was trained on.
+
+    Returns:
+        The record, to be completed.
+
+    Raises:
+        ConfigError: The split has fewer molecules than the training asks for.
+    """
+    split = make_split(train.split, len(dataset), train.split_seed)
+    return BundleRecord(
+        train=train,
+        codec=training_codec(train, dataset, split),
+        data_digest=dataset.digest,
+        split_name=split.name,
+        split_seed=split.seed,
+        split_digest=split.digest,
+    )
 
 
 _VALUES: dict[str, type | tuple[type, ...]] = {

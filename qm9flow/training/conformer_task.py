@@ -1,23 +1,22 @@
 """Learning which conformer is the one that QM9 has."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from qm9flow.config import DensityConfig, TrainConfig
+from qm9flow.config import TrainConfig
 from qm9flow.data.conformers import open_conformers
 from qm9flow.data.geometries import is_the_one
 from qm9flow.data.relaxed import open_relaxed
 from qm9flow.data.resident_conformers import ConformerBatch, ResidentConformers
 from qm9flow.data.store import Dataset
 from qm9flow.nn.choice import Choice
-from qm9flow.training.losses import LOSSES
 from qm9flow.training.metrics import training_sample
-from qm9flow.training.start import load_trunk
-from qm9flow.training.task import Task
+from qm9flow.training.mode import evaluating
+from qm9flow.training.trunk_task import TrunkTask
 
 AT_ONCE = 128
 """Molecules of a batch of the validation."""
@@ -25,7 +24,7 @@ LEAST = 1e-6
 """Added to probabilities, whose logarithm has no slope at 0."""
 
 
-class ConformerTask(Task):
+class ConformerTask(TrunkTask):
     """The likelihood of the conformer that QM9 has, among those that were found.
 
     Molecules whose conformer was not found, or that have one only, say nothing and are left out.
@@ -43,8 +42,6 @@ class ConformerTask(Task):
             ConfigError: The split has fewer molecules than asked for.
             CacheError: The conformers have not been made yet.
         """
-        assert isinstance(config.model, DensityConfig)
-        self._model = config.model
         conformers = open_conformers(dataset)
         is_known = is_the_one(conformers, open_relaxed(dataset))
         tells = _tells(conformers.first, is_known)
@@ -53,17 +50,7 @@ class ConformerTask(Task):
             ResidentConformers.load(conformers, is_known, part[tells[part]], device)
             for part in (sample.train, sample.validation)
         )
-        self.train_molecules = len(self._train)
-        self.val_molecules = len(self._validation)
-        self.loss = LOSSES["mae"]
-
-    def build(self) -> nn.Module:
-        """As in `Task`."""
-        return Choice(self._model)
-
-    def start(self, network: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
-        """As in `Task`."""
-        return load_trunk(network, tensors)
+        super().__init__(config, Choice, self._train, self._validation)
 
     def batches(
         self, molecules: int, batch_size: int, generator: torch.Generator
@@ -78,16 +65,13 @@ class ConformerTask(Task):
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """As in `Task`."""
-        was_training = network.training
-        network.eval()
         surprise = right = 0.0
-        with torch.inference_mode():
+        with evaluating(network):
             for batch in self._validation.ordered(AT_ONCE):
                 likelihood, logits = _likelihood(network, batch)
                 surprise -= float(torch.log(likelihood + LEAST).sum())
                 best = _largest(logits, batch.owner, len(batch.index))[batch.owner]
                 right += float((batch.is_known & (logits == best)).sum())
-        network.train(was_training)
         return {
             "val/score": surprise / self.val_molecules,
             "val/right": right / self.val_molecules,

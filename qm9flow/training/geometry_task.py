@@ -1,6 +1,6 @@
 """Learning to refine geometries."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -8,18 +8,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from qm9flow.config import DensityConfig, TrainConfig
+from qm9flow.config import TrainConfig
 from qm9flow.data.relaxed import open_relaxed
 from qm9flow.data.resident import Atoms, Batch, ResidentMolecules
 from qm9flow.data.store import Dataset
 from qm9flow.nn.pairs import pair_distances, pair_mask
 from qm9flow.nn.refiner import Refiner
-from qm9flow.training.losses import LOSSES
 from qm9flow.training.metrics import training_sample
+from qm9flow.training.mode import evaluating
 from qm9flow.training.predict import BATCH_ATOMS
 from qm9flow.training.refined import atoms_of
-from qm9flow.training.start import load_trunk
-from qm9flow.training.task import Task
+from qm9flow.training.trunk_task import TrunkTask
 
 BONDED_ANGSTROM = 1.65
 """Pairs nearer than that are counted as bonded: all but a few of QM9's bonds, and nothing else."""
@@ -37,7 +36,7 @@ FAR_ANGSTROM = 0.3
 atoms come too close to each other."""
 
 
-class GeometryTask(Task):
+class GeometryTask(TrunkTask):
     """From approximate geometries to DFT's.
 
     Two thirds of the molecules are shown as the force field left them. The others have a
@@ -65,22 +64,10 @@ class GeometryTask(Task):
             ConfigError: The split has fewer molecules than asked for.
             CacheError: The approximate geometries have not been made yet.
         """
-        assert isinstance(config.model, DensityConfig)
-        self._model = config.model
         sample = training_sample(config, dataset)
         self.geometries = _pairs_of_geometries(dataset, sample.train, device)
         self._validation = _pairs_of_geometries(dataset, sample.validation, device)
-        self.train_molecules = len(self.geometries)
-        self.val_molecules = len(self._validation)
-        self.loss = LOSSES["mae"]
-
-    def build(self) -> nn.Module:
-        """As in `Task`."""
-        return Refiner(self._model)
-
-    def start(self, network: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
-        """As in `Task`."""
-        return load_trunk(network, tensors)
+        super().__init__(config, Refiner, self.geometries, self._validation)
 
     def batches(
         self, molecules: int, batch_size: int, generator: torch.Generator
@@ -97,35 +84,21 @@ class GeometryTask(Task):
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """As in `Task`."""
-        was_training = network.training
-        network.eval()
         totals = np.zeros(5)
-        with torch.inference_mode():
-            for batch in self._validation.ordered(BATCH_ATOMS[batch_device(self._validation)]):
+        device = self._validation.numbers.device
+        with evaluating(network):
+            for batch in self._validation.ordered(BATCH_ATOMS[device.type]):
                 refined = network(batch.numbers, batch.positions)[-1]
                 error, off, true, pairs = _distance_errors(refined, batch)
                 bonded = pairs & (true < BONDED_ANGSTROM)
                 of_bonded, of_all = off[bonded], off[pairs]
                 sums = [float(item.sum()) for item in (error, of_bonded, of_all)]
                 totals += np.array([*sums, len(of_bonded), len(of_all)])
-        network.train(was_training)
         return {
             "val/score": float(totals[0]) / self.val_molecules,
             "val/bonded/mae": float(totals[1] / max(totals[3], 1)),
             "val/distance/mae": float(totals[2] / max(totals[4], 1)),
         }
-
-
-def batch_device(molecules: ResidentMolecules) -> str:
-    """Kind of the device that molecules lie on.
-
-    Args:
-        molecules: On any device.
-
-    Returns:
-        `cpu` or `cuda`.
-    """
-    return molecules.numbers.device.type
 
 
 def _pairs_of_geometries(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from qm9flow.data.resident import ResidentMolecules
 from qm9flow.data.store import Dataset
 from qm9flow.nn.contract import PropertyModel
+from qm9flow.training.mode import evaluating
 
 BATCH_ATOMS = {"cpu": 2048, "cuda": 65_536}
 """Atoms of a batch, padding included: on a CPU as many as its caches like, on a GPU as many as
@@ -27,17 +28,14 @@ def predict_resident(model: nn.Module, molecules: ResidentMolecules, width: int)
         (n, width), in the order of the geometries, in the model's dtype and on its device.
     """
     device = molecules.numbers.device
-    was_training = model.training
-    model.eval()
     parts, places = [], []
-    with torch.inference_mode():
+    with evaluating(model):
         for batch in molecules.ordered(BATCH_ATOMS[device.type]):
             parts.append(model(batch.numbers, batch.positions))
             places.append(batch.index)
         together = torch.cat(parts)
         values = torch.empty((len(molecules), width), dtype=together.dtype, device=device)
         values[torch.cat(places)] = together
-    model.train(was_training)
     return values
 
 

@@ -1,4 +1,4 @@
-"""Where a long run leaves its traces: a log file, and its training on record."""
+"""Where a long run leaves its traces: a log file, its run in MLflow, its training on record."""
 
 import dataclasses
 import logging
@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from qm9flow.tracking.parent import StudyStatus
+from qm9flow.tracking.study import StudyTracker
 from qm9flow.tracking.training import TrainingTracker, TrialState
 from qm9flow.training.events import EpochEnded, Event
 from qm9flow.workflows.console import Console, Stopped
@@ -66,6 +68,35 @@ def logged(console: Console) -> Console:
         console.say(text)
 
     return dataclasses.replace(console, say=say)
+
+
+@contextmanager
+def closing(
+    tracker: StudyTracker, log: Path, console: Console, farewell: Callable[[], str]
+) -> Iterator[None]:
+    """End a run, whatever happens: it never stays RUNNING.
+
+    Asked to stop, the block ends here, without an error.
+
+    Args:
+        tracker: Of the run.
+        log: The log file, kept with the run.
+        console: Lines for people.
+        farewell: What they are told when it was asked to stop.
+
+    Yields:
+        Nothing.
+    """
+    status: StudyStatus = "FAILED"
+    try:
+        yield
+        status = "FINISHED"
+    except (Stopped, KeyboardInterrupt):
+        status = "KILLED"
+        console.say(farewell())
+    finally:
+        tracker.log_artifact(log)
+        tracker.finish(status)
 
 
 @contextmanager

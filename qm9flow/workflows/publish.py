@@ -1,61 +1,29 @@
-"""From a finished training to a registered version: errors, bundle, ONNX, gate."""
+"""From a finished training to a registered version: bundle, registry, gate, evaluation."""
 
-import dataclasses
-import hashlib
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from safetensors.torch import load
 
-from qm9flow.config import GeometrySource, TrainConfig
-from qm9flow.data.geometries import open_geometries
-from qm9flow.data.splits import make_split
+from qm9flow.config import GeometrySource
 from qm9flow.data.store import Dataset
 from qm9flow.evaluation.assessment import Assessment, assess
 from qm9flow.evaluation.assessment_files import FOLDER, place_in_run, write_assessment
 from qm9flow.evaluation.tables import ErrorTable
-from qm9flow.inference.calibration import LEVEL, Calibration
-from qm9flow.nn.catalog import build
-from qm9flow.nn.contract import PropertyModel
-from qm9flow.nn.refiner import Refiner
-from qm9flow.properties import GEOMETRIC, TARGETS
 from qm9flow.registry.aliases import CHAMPION, Promotion, judged_before, promote
 from qm9flow.registry.find import FoundModel
 from qm9flow.registry.versions import Version, register, resolve
-from qm9flow.release.bundle import (
-    Released,
-    ReleasedRough,
-    extend_bundle,
-    read_bundle,
-    write_bundle,
-)
-from qm9flow.release.record import BundleRecord, RoughRecord
-from qm9flow.tracking import provenance
 from qm9flow.tracking.study import StudyTracker
-from qm9flow.training.metrics import learned_scale, training_codec, training_sample
-from qm9flow.training.refined import refined
-from qm9flow.training.tasks import make_refiner
-from qm9flow.training.trust import fit_trust
+from qm9flow.training.metrics import learned_scale, training_sample
+from qm9flow.training.start import weights_digest
+from qm9flow.workflows.bundling import make_bundle
 from qm9flow.workflows.console import Console, Stopped
 from qm9flow.workflows.evaluate import subject_of
-from qm9flow.workflows.judging import (
-    SourceErrors,
-    judge_molecules,
-    open_predictor,
-    source_errors,
-    values_of,
-)
+from qm9flow.workflows.judging import SourceErrors
 from qm9flow.workflows.pretrained import seed_registry
-from qm9flow.workflows.rough import Rough
+from qm9flow.workflows.rough import Rough, properties_of
 from qm9flow.workflows.trained import Trained
 from qm9flow.workflows.version_tags import version_tags
-
-Floats = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
 
 BUNDLE = "bundle"
 
@@ -197,11 +165,11 @@ def publish(
         RegistryError: The registry refuses.
         Stopped: `console.stop` said so before the version was registered.
     """
-    trained = _of_properties(made)
+    trained = properties_of(made)
     if console.stop():
         raise Stopped
     console.say("measuring validation and test errors, exporting to ONNX")
-    record, measured = _bundled(made, base, dataset, folder / BUNDLE, console)
+    record, measured = make_bundle(made, base, dataset, folder / BUNDLE, console)
     if console.stop():
         raise Stopped
     pretrained = seed_registry(tracking_uri, run_id, console) if seed_pretrained else None
@@ -211,7 +179,7 @@ def publish(
         validation_errors=measured.own.validation_errors,
         scale=learned_scale(dataset, training_sample(trained.train, dataset).train),
         # The weights tell two networks of one name apart, after a deleted study for instance.
-        tags=version_tags(record, f"{release_id}/{_digest(trained.weights)}"),
+        tags=version_tags(record, f"{release_id}/{weights_digest(trained.weights)[:12]}"),
         elsewhere={source: item.validation_errors for source, item in measured.elsewhere.items()},
         tracking_uri=tracking_uri,
     )
@@ -235,14 +203,6 @@ def publish(
     )
 
 
-def _of_properties(made: Trained | Rough) -> Trained:
-    return made.network if isinstance(made, Rough) else made
-
-
-def _digest(weights: bytes) -> str:
-    return hashlib.sha256(weights).hexdigest()[:12]
-
-
 def put_on_record(published: Published, tracker: StudyTracker) -> None:
     """Log what came out to the run that made the version.
 
@@ -255,56 +215,6 @@ def put_on_record(published: Published, tracker: StudyTracker) -> None:
     tracker.log_table(published.test.rows_as_dicts(), "test_errors")
     if published.evaluation is not None:
         tracker.log_artifact(published.evaluation, f"{FOLDER}/{published.evaluation.parent.name}")
-
-
-@dataclass(frozen=True, eq=False)
-class _Measured:
-    """What a bundle predicts of molecules that it never trained on.
-
-    Attributes:
-        own: From DFT's geometries.
-        test_predictions: (n, 19), of the test molecules of the network's own split, as they are
-            served.
-        elsewhere: From others that it has networks for.
-    """
-
-    own: SourceErrors
-    test_predictions: Floats
-    elsewhere: dict[GeometrySource, SourceErrors]
-
-    @property
-    def calibration(self) -> Calibration:
-        """Of all sources."""
-        others = {source: item.calibration for source, item in self.elsewhere.items()}
-        return Calibration(LEVEL, {"dft": self.own.calibration, **others})
-
-
-def _measure(folder: Path, train: TrainConfig, dataset: Dataset, console: Console) -> _Measured:
-    """Ask the graphs in a bundle's folder, which need not be complete."""
-    predictor = open_predictor(folder, train.device)
-    own = make_split(train.split, len(dataset), train.split_seed)
-    # once: `standard`'s are among them
-    test, _ = judge_molecules(predictor, "dft", dataset, own.test, console)
-    standard = make_split("standard", len(dataset), train.split_seed)
-    shared = np.isin(own.test, standard.test)
-    of_test = test.part(shared), own.test[shared]
-    values = values_of(predictor, test, dataset, own.test, "dft")
-    return _Measured(
-        own=source_errors(predictor, "dft", dataset, standard, console, of_test=of_test),
-        test_predictions=_as_served(values, dataset.rotational_ghz[own.test]),
-        elsewhere={
-            source: source_errors(predictor, source, dataset, standard, console)
-            for source in predictor.sources
-            if source != "dft"
-        },
-    )
-
-
-def _as_served(values: Floats, rotational_ghz: Floats) -> Floats:
-    """A, B and C are served from the geometry, also where a network learned them."""
-    served = values.copy()
-    served[:, [TARGETS.index(name) for name in GEOMETRIC]] = rotational_ghz
-    return served
 
 
 def _written(
@@ -322,148 +232,3 @@ def _written(
         console.say(f"no evaluation: cannot write to {folder / place}: {error.strerror}")
         return None
     return folder / place
-
-
-def _bundled(
-    made: Trained | Rough, base: Path | None, dataset: Dataset, folder: Path, console: Console
-) -> tuple[BundleRecord, _Measured]:
-    train = _of_properties(made).train
-    for left in folder.parent.glob(f".{folder.name}.*"):  # by a kill while one was made
-        shutil.rmtree(left, ignore_errors=True)
-    if folder.exists():  # bundles appear complete or not at all
-        return read_bundle(folder)[0], _measure(folder, train, dataset, console)
-    found = list[_Measured]()
-
-    def measure(place: Path, record: BundleRecord) -> tuple[BundleRecord, Calibration]:
-        measured = _measure(place, train, dataset, console)
-        found.append(measured)
-        return _with_errors(record, measured), measured.calibration
-
-    if isinstance(made, Trained):
-        record = _record(made, dataset)
-        network = judged_network(made.train, made.weights, dataset)
-        record = write_bundle(folder, record, network, dataset=dataset, measure=measure)
-    else:
-        assert base is not None
-        record = extend_bundle(
-            base,
-            folder,
-            _rough_record(made),
-            released_rough(made, dataset),
-            main=main_network(base, dataset),
-            dataset=dataset,
-            measure=measure,
-        )
-    return record, found[0]
-
-
-def _rough_record(rough: Rough) -> RoughRecord:
-    named = {"refiner": rough.refiner, "choice": rough.choice}
-    metrics = {
-        f"{name}/{key}": value
-        for name, trained in named.items()
-        for key, value in trained.best_metrics.items()
-    }
-    circumstances = _circumstances(rough.network)
-    circumstances["metrics"] = {**rough.network.best_metrics, **metrics}
-    return RoughRecord(
-        rough.network.train, rough.refiner.train, rough.choice.train, **circumstances
-    )
-
-
-def _record(trained: Trained, dataset: Dataset) -> BundleRecord:
-    train = trained.train
-    split = make_split(train.split, len(dataset), train.split_seed)
-    return BundleRecord(
-        train=train,
-        codec=training_codec(train, dataset),
-        data_digest=dataset.digest,
-        split_name=split.name,
-        split_seed=split.seed,
-        split_digest=split.digest,
-        **_circumstances(trained),
-    )
-
-
-def _circumstances(trained: Trained) -> dict[str, Any]:
-    """What a record says of how a network came about."""
-    return {
-        "metrics": trained.best_metrics,
-        "verdict": trained.verdict,
-        "git_commit": provenance.git_commit(),
-        "hardware": provenance.hardware(),
-        "versions": provenance.versions(),
-    }
-
-
-def _with_errors(record: BundleRecord, measured: _Measured) -> BundleRecord:
-    rough = record.rough
-    if rough is not None:
-        rough = dataclasses.replace(
-            rough,
-            validation_mae={k: item.validation.maes() for k, item in measured.elsewhere.items()},
-            test_mae={k: item.test.maes() for k, item in measured.elsewhere.items()},
-        )
-    return dataclasses.replace(
-        record,
-        validation_mae=measured.own.validation.maes(),
-        test_mae=measured.own.test.maes(),
-        rough=rough,
-    )
-
-
-def main_network(base: Path, dataset: Dataset) -> Released | None:
-    """A bundle's network for DFT's geometries, where its graph does not judge itself yet.
-
-    Args:
-        base: The bundle's folder.
-        dataset: QM9.
-
-    Returns:
-        What its graph is to be made from anew; None where it may stay as it is.
-    """
-    if open_predictor(base, "cpu").session.spreads:
-        return None
-    record, weights = read_bundle(base)
-    return judged_network(record.train, weights, dataset)
-
-
-def released_rough(rough: Rough, dataset: Dataset) -> ReleasedRough:
-    """Networks for other geometries than DFT's, with what the main one of them says of its errors.
-
-    Args:
-        rough: The trainings.
-        dataset: QM9.
-
-    Returns:
-        What goes into a bundle.
-    """
-    refiner = make_refiner(rough.network.train, load(rough.refiner.weights))
-    network = judged_network(rough.network.train, rough.network.weights, dataset, refiner)
-    return ReleasedRough(network, rough.refiner.weights, rough.choice.weights)
-
-
-def judged_network(
-    train: TrainConfig, weights: bytes, dataset: Dataset, refiner: Refiner | None = None
-) -> Released:
-    """Let a network learn from its errors on the molecules that it was trained on.
-
-    Args:
-        train: How it was trained.
-        weights: safetensors bytes.
-        dataset: QM9.
-        refiner: Refines geometries before the network sees them.
-
-    Returns:
-        What goes into a bundle.
-    """
-    codec = training_codec(train, dataset)
-    network = build(train.model, codec.names)
-    network.load_state_dict(load(weights))
-    split = make_split(train.split, len(dataset), train.split_seed)
-    molecules = split.first_train(train.train_size)
-    geometries = open_geometries(train.geometry, dataset)
-    if refiner is not None:
-        geometries = refined(geometries, refiner, geometries.known(molecules))
-    model = PropertyModel(network, codec).eval()
-    return Released(weights, fit_trust(model, geometries, dataset, molecules))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from qm9flow.config import TrainConfig
 from qm9flow.data.store import Dataset
@@ -18,6 +19,13 @@ from qm9flow.workflows.trained import Trained, train_to_end
 
 REFINER, NETWORK, CHOICE = "refiner", "network", "choice"
 """Names of the trainings, and of their folders."""
+
+OWN_OPTIONS: dict[str, dict[str, Any]] = {
+    REFINER: {"targets": "geometry", "weighting": "equal"},
+    NETWORK: {},
+    CHOICE: {"geometry": "smiles", "targets": "conformer", "weighting": "equal"},
+}
+"""Options of each that are not what was asked for."""
 
 SHARES = {REFINER: 0.35, NETWORK: 0.45, CHOICE: 0.2}
 """Of the minutes."""
@@ -41,57 +49,35 @@ class Rough:
     choice: Trained
 
 
-def refiner_config(train: TrainConfig) -> TrainConfig:
-    """How a model's refiner is trained.
+def properties_of(made: Trained | Rough) -> Trained:
+    """The training whose network predicts properties.
+
+    Args:
+        made: A network alone, or a model for other geometries than DFT's.
+
+    Returns:
+        That network's training.
+    """
+    return made.network if isinstance(made, Rough) else made
+
+
+def stage_config(train: TrainConfig, name: str, refiner: bytes | None = None) -> TrainConfig:
+    """How one of the three is trained.
 
     Args:
         train: What was asked for.
+        name: Which of them.
+        refiner: Weights of what refines its geometries; none leaves them as they are.
 
     Returns:
         Its own configuration.
     """
     return dataclasses.replace(
         train,
-        targets="geometry",
-        weighting="equal",
-        max_minutes=_share(train, REFINER),
+        **OWN_OPTIONS[name],
+        refiner=train.refiner if refiner is None else weights_digest(refiner),
+        max_minutes=None if train.max_minutes is None else SHARES[name] * train.max_minutes,
     )
-
-
-def network_config(train: TrainConfig, refiner: bytes) -> TrainConfig:
-    """How a model's network for properties is trained.
-
-    Args:
-        train: What was asked for.
-        refiner: Weights of the refiner.
-
-    Returns:
-        Its own configuration.
-    """
-    digest = weights_digest(refiner)
-    return dataclasses.replace(train, refiner=digest, max_minutes=_share(train, NETWORK))
-
-
-def choice_config(train: TrainConfig) -> TrainConfig:
-    """How a model's choice among conformers is trained.
-
-    Args:
-        train: What was asked for.
-
-    Returns:
-        Its own configuration.
-    """
-    return dataclasses.replace(
-        train,
-        geometry="smiles",
-        targets="conformer",
-        weighting="equal",
-        max_minutes=_share(train, CHOICE),
-    )
-
-
-def _share(train: TrainConfig, name: str) -> float | None:
-    return None if train.max_minutes is None else SHARES[name] * train.max_minutes
 
 
 def train_rough(
@@ -122,7 +108,8 @@ def train_rough(
         CheckpointError: The folder holds another training.
     """
 
-    def trained(name: str, own: TrainConfig, refiner: bytes | None = None) -> Trained:
+    def trained(name: str, refiner: bytes | None = None) -> Trained:
+        own = stage_config(train, name, refiner)
         with record(name, own) as on_event:
             return train_to_end(
                 own,
@@ -134,6 +121,5 @@ def train_rough(
                 refiner=refiner,
             )
 
-    refiner = trained(REFINER, refiner_config(train))
-    network = trained(NETWORK, network_config(train, refiner.weights), refiner.weights)
-    return Rough(network, refiner, trained(CHOICE, choice_config(train)))
+    refiner = trained(REFINER)
+    return Rough(trained(NETWORK, refiner.weights), refiner, trained(CHOICE))

@@ -17,14 +17,14 @@ from qm9flow.data.store import Dataset, open_dataset
 from qm9flow.errors import ConfigError, TrackingError
 from qm9flow.tracking.places import training_place
 from qm9flow.tracking.runs import fetch_config
-from qm9flow.tracking.stores import connect, resolve_stores
+from qm9flow.tracking.stores import Stores, connect, resolve_stores
 from qm9flow.tracking.study import StudyTracker
 from qm9flow.training.device import pick_device
 from qm9flow.training.events import Event
-from qm9flow.training.metrics import TrainingSample, training_sample
+from qm9flow.training.metrics import training_sample
 from qm9flow.tuning.locks import FileLock
-from qm9flow.workflows.console import Console, Stopped
-from qm9flow.workflows.journal import log_file, logged, on_record
+from qm9flow.workflows.console import Console
+from qm9flow.workflows.journal import closing, log_file, logged, on_record
 from qm9flow.workflows.publish import Published, publish, put_on_record
 from qm9flow.workflows.rough import CHOICE, NETWORK, REFINER, Rough, train_rough
 from qm9flow.workflows.start import Start
@@ -126,6 +126,36 @@ def run_training(
     """
     stores = resolve_stores()
     dataset = open_dataset(progress=console.progress)
+    _check(train, dataset, start)
+    name = name or training_name(train, repeats)
+    with _begun(name, train, stores, console) as begun:
+        begun.console.say(_plan(begun, train, dataset, start))
+        _describe(train, dataset, begun.tracker, repeats, start)
+        made = _train(begun, train, dataset, start)
+        if isinstance(made, Trained):
+            _compare(made, repeats, begun.console)
+        published = None
+        if is_to_be_registered:
+            published = publish(
+                made,
+                dataset,
+                begun.state,
+                run_id=begun.tracker.parent_run_id,
+                release_id=name,
+                tracking_uri=stores.tracking_uri,
+                seed_pretrained=seed_pretrained,
+                console=begun.console,
+                base=start.bundle if start else None,
+            )
+            put_on_record(published, begun.tracker)
+        weights = begun.state / WEIGHTS if isinstance(made, Trained) else begun.state
+        begun.console.say(_outcome(published, weights))
+        return made, published
+    return None
+
+
+def _check(train: TrainConfig, dataset: Dataset, start: Start | None) -> None:
+    """Refuse what could not be trained, before anything of it is put on record."""
     require_geometries(train.geometry, dataset)
     if train.geometry != "dft" and start is None:
         raise ConfigError(
@@ -135,94 +165,80 @@ def run_training(
     if start is not None:
         start.check(dataset)
     pick_device(train.device)
-    sample = training_sample(train, dataset)
-    name = name or training_name(train, repeats)
+    training_sample(train, dataset)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A training that this process works on, and where it leaves its traces.
+
+    Attributes:
+        name: Of the training.
+        state: Its folder, locked.
+        tracker: Of its run.
+        console: Lines for people and the log, progress, the wish to stop.
+    """
+
+    name: str
+    state: Path
+    tracker: StudyTracker
+    console: Console
+
+
+@contextmanager
+def _begun(name: str, train: TrainConfig, stores: Stores, console: Console) -> Iterator[_Begun]:
+    """Work on a training alone and on record; asked to stop, say so and leave it for later."""
     config.check_name("name", name)
     state = training_place(stores, name).state
     with FileLock(f"training {name!r}", state / "lock"), log_file(state / LOG):
         claim(state, train)
         console = logged(console)
-        options = config.to_dict(train)
-        tracker = StudyTracker.open(stores, name, options, kind="training")
-        status: Any = "FAILED"
-        is_rough = train.geometry != "dft"
-        last = state / CHOICE if is_rough else state
-        console.say(_plan(name, train, sample, start, had_ended=(last / RECORD).exists()))
-        try:
-            _describe(train, dataset, tracker, repeats, start)
-            made: Trained | Rough
-            if is_rough and start is not None:
-                made = _all_three(train, dataset, state, start, (tracker, console))
-            else:
-                made = _only_one(train, dataset, state, start, (tracker, console, name))
-                _compare(made, repeats, console)
-            published = None
-            if is_to_be_registered:
-                published = publish(
-                    made,
-                    dataset,
-                    state,
-                    run_id=tracker.parent_run_id,
-                    release_id=name,
-                    tracking_uri=stores.tracking_uri,
-                    seed_pretrained=seed_pretrained,
-                    console=console,
-                    base=start.bundle if start else None,
-                )
-                put_on_record(published, tracker)
-            console.say(_outcome(published, state if is_rough else state / WEIGHTS))
-            status = "FINISHED"
-            return made, published
-        except (Stopped, KeyboardInterrupt):
-            status = "KILLED"
-            console.say("stopped; the same command goes on")
-            return None
-        finally:
-            tracker.log_artifact(state / LOG)
-            tracker.finish(status)
+        tracker = StudyTracker.open(stores, name, config.to_dict(train), kind="training")
+        with closing(tracker, state / LOG, console, lambda: "stopped; the same command goes on"):
+            yield _Begun(name, state, tracker, console)
 
 
-def _only_one(
-    train: TrainConfig,
-    dataset: Dataset,
-    state: Path,
-    start: Start | None,
-    books: tuple[StudyTracker, Console, str],
-) -> Trained:
-    tracker, console, name = books
-    training = tracker.open_training(config.to_dict(train), state / EPOCHS, name=name)
-    with on_record(training, console) as on_event:
+def _train(
+    begun: _Begun, train: TrainConfig, dataset: Dataset, start: Start | None
+) -> Trained | Rough:
+    """One network, or the three of a model for other geometries than DFT's."""
+    if train.geometry != "dft":
+        assert start is not None
+        return _all_three(begun, train, dataset, start)
+    return _only_one(begun, train, dataset, start)
+
+
+def _only_one(begun: _Begun, train: TrainConfig, dataset: Dataset, start: Start | None) -> Trained:
+    spool = begun.state / EPOCHS
+    training = begun.tracker.open_training(config.to_dict(train), spool, name=begun.name)
+    with on_record(training, begun.console) as on_event:
         trained = train_to_end(
             train,
             dataset,
-            state,
+            begun.state,
             on_event=on_event,
-            stop=console.stop,
+            stop=begun.console.stop,
             start=start.weights if start else None,
         )
-    tracker.log_artifact(state / WEIGHTS, "model")
+    begun.tracker.log_artifact(begun.state / WEIGHTS, "model")
     return trained
 
 
-def _all_three(
-    train: TrainConfig,
-    dataset: Dataset,
-    state: Path,
-    start: Start,
-    books: tuple[StudyTracker, Console],
-) -> Rough:
-    tracker, console = books
+def _all_three(begun: _Begun, train: TrainConfig, dataset: Dataset, start: Start) -> Rough:
+    tracker, console = begun.tracker, begun.console
 
     @contextmanager
     def record(name: str, own: TrainConfig) -> Iterator[Callable[[Event], None]]:
         console.say(_AIMS[name])
-        spool = state / name / EPOCHS
+        spool = begun.state / name / EPOCHS
         training = tracker.open_training(config.to_dict(own), spool, name=name, folder=name)
         with on_record(training, console) as on_event:
             yield on_event
-        tracker.log_artifact(state / name / WEIGHTS, f"model/{name}")
+        tracker.log_artifact(begun.state / name / WEIGHTS, f"model/{name}")
 
-    return train_rough(train, dataset, state, start=start.weights, record=record, stop=console.stop)
+    return train_rough(
+        train, dataset, begun.state, start=start.weights, record=record, stop=console.stop
+    )
 
 
 _AIMS = {
@@ -232,12 +248,13 @@ _AIMS = {
 }
 
 
-def _plan(
-    name: str, train: TrainConfig, sample: TrainingSample, start: Start | None, *, had_ended: bool
-) -> str:
+def _plan(begun: _Begun, train: TrainConfig, dataset: Dataset, start: Start | None) -> str:
     """What is about to be done, in words."""
-    if had_ended:
+    name = begun.name
+    last = begun.state if train.geometry == "dft" else begun.state / CHOICE
+    if (last / RECORD).exists():
         return f"training {name} had ended before: nothing is trained; another --name trains anew"
+    sample = training_sample(train, dataset)
     limits = [f"{train.max_epochs} epochs"]
     if train.max_minutes is not None:
         limits.append(f"{train.max_minutes:g} min")

@@ -34,7 +34,7 @@ from qm9flow.workflows.console import Console, Stopped
 from qm9flow.workflows.final_training import final_config, final_name, on_fastest_threads
 from qm9flow.workflows.finals import Finals
 from qm9flow.workflows.fitting import fitted
-from qm9flow.workflows.journal import log_file, logged, on_record
+from qm9flow.workflows.journal import closing, log_file, logged, on_record
 from qm9flow.workflows.publish import Published, publish, put_on_record
 from qm9flow.workflows.trained import EPOCHS, RECORD, Trained, claim, train_to_end
 
@@ -98,7 +98,12 @@ def run_study(
         tracker = StudyTracker.open(
             stores, name, recorded(study), previous_parent=opened.previous_parent
         )
-        return _tracked(opened, dataset, tracker, placement, console)
+        log = opened.state / LOG
+        with closing(tracker, log, console, lambda: report.how_to_continue(opened)):
+            outcome = _search_and_publish(opened, dataset, tracker, placement, console)
+            console.say(report.outcome(opened, tracker, outcome.published))
+            return outcome
+    return None
 
 
 def _check(study: StudyConfig, dataset: Dataset) -> Placement | None:
@@ -107,29 +112,6 @@ def _check(study: StudyConfig, dataset: Dataset) -> Placement | None:
     sizes = TrainConfig(split=study.split, train_size=study.train_size, val_size=study.val_size)
     training_sample(sizes, dataset)
     return placement
-
-
-def _tracked(
-    opened: OpenStudy,
-    dataset: Dataset,
-    tracker: StudyTracker,
-    placement: Placement | None,
-    console: Console,
-) -> StudyOutcome | None:
-    """Run it; whatever happens, its run does not stay RUNNING."""
-    status: Any = "FAILED"
-    try:
-        outcome = _search_and_publish(opened, dataset, tracker, placement, console)
-        status = "FINISHED"
-        console.say(report.outcome(opened, tracker, outcome.published))
-        return outcome
-    except (Stopped, KeyboardInterrupt):
-        status = "KILLED"
-        console.say(report.how_to_continue(opened))
-        return None
-    finally:
-        tracker.log_artifact(opened.state / LOG)
-        tracker.finish(status)
 
 
 def _search_and_publish(

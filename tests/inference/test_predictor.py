@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from qm9flow.config import MPNNConfig, TrainConfig
-from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset
 from qm9flow.errors import (
     CoincidentAtomsError,
@@ -34,8 +33,7 @@ from qm9flow.molecules.molecule import RT_KCAL, Conformers, Molecule
 from qm9flow.nn.catalog import build
 from qm9flow.properties import BY_NAME, LEARNED, TARGETS
 from qm9flow.release.bundle import Released, load_model, write_bundle
-from qm9flow.release.record import BundleRecord
-from qm9flow.training.metrics import training_codec
+from qm9flow.release.record import record_of
 from qm9flow.units import RT_EV
 
 HYDROGEN = Molecule(np.array([1]), np.zeros((1, 3)))
@@ -206,17 +204,8 @@ def test_raw_networks_answer_for_themselves(tmp_path: Path) -> None:
 def test_raw_network_of_the_real_kind(tmp_path: Path, dataset: Dataset) -> None:
     """As the group trained: 19 targets as they are, through release and back."""
     train = TrainConfig(model=MPNNConfig(hidden=8, edge_width=4), targets="raw", train_size=500)
-    split = make_split(train.split, len(dataset))
-    record = BundleRecord(
-        train=train,
-        codec=training_codec(train, dataset),
-        data_digest=dataset.digest,
-        split_name=split.name,
-        split_seed=split.seed,
-        split_digest=split.digest,
-    )
     weights = save(build(train.model, TARGETS).state_dict())
-    write_bundle(tmp_path / "raw", record, Released(weights), dataset=dataset)
+    write_bundle(tmp_path / "raw", record_of(train, dataset), Released(weights), dataset=dataset)
     molecule = dataset.molecule(4321)
     (prediction,) = Predictor(tmp_path / "raw", provider="cpu").predict([molecule])
     numbers = torch.tensor(molecule.numbers[None])

@@ -1,5 +1,6 @@
 """One small bundle, written once."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -7,13 +8,11 @@ import torch
 from safetensors.torch import save
 
 from qm9flow.config import MPNNConfig, TrainConfig
-from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset
 from qm9flow.nn.catalog import build
 from qm9flow.properties import LEARNED
 from qm9flow.release.bundle import Released, write_bundle
-from qm9flow.release.record import BundleRecord
-from qm9flow.training.metrics import training_codec
+from qm9flow.release.record import BundleRecord, record_of
 
 SMALL = MPNNConfig(conv_layers=2, fc_layers=2, hidden=8, edge_width=4, radial=8)
 
@@ -22,14 +21,8 @@ SMALL = MPNNConfig(conv_layers=2, fc_layers=2, hidden=8, edge_width=4, radial=8)
 def record(dataset: Dataset) -> BundleRecord:
     """Of a small untrained network."""
     train = TrainConfig(model=SMALL, split="standard", train_size=2000)
-    split = make_split("standard", len(dataset))
-    return BundleRecord(
-        train=train,
-        codec=training_codec(train, dataset),
-        data_digest=dataset.digest,
-        split_name=split.name,
-        split_seed=split.seed,
-        split_digest=split.digest,
+    return dataclasses.replace(
+        record_of(train, dataset),
         validation_mae={"homo": 0.0512, "u0": 0.0314},
         test_mae={"homo": 0.0533},
         metrics={"val/score": 0.07},

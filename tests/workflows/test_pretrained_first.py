@@ -267,7 +267,7 @@ def test_a_training_has_its_evaluation_and_predicts_test_molecules_once(
         predicted.append(molecules)
         return judge_molecules(predictor, source, dataset, molecules, console)
 
-    monkeypatch.setattr("qm9flow.workflows.publish.judge_molecules", counting)
+    monkeypatch.setattr("qm9flow.workflows.bundling.judge_molecules", counting)
     mine = trained([], seed_pretrained=False)
     test = make_split(TINY.split, len(dataset)).test
     times = np.bincount(np.concatenate(predicted), minlength=len(dataset))
