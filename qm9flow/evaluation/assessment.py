@@ -7,12 +7,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from qm9flow.config.choices import GeometrySource
 from qm9flow.data.splits import Split, make_split
 from qm9flow.data.store import Dataset
 from qm9flow.evaluation import breakdown, text_tables
 from qm9flow.evaluation.baseline import linear_baseline
 from qm9flow.evaluation.breakdown import GROUPINGS, Group, Residuals, Worst
-from qm9flow.evaluation.literature import LITERATURE, NOTE, REPORTED
+from qm9flow.evaluation.coverage import CONFIDENCE, Coverage, Intervals, coverage
+from qm9flow.evaluation.literature import NOTES, REPORTED, published
 from qm9flow.evaluation.tables import ErrorTable, error_table
 from qm9flow.properties import PROPERTIES, get
 
@@ -30,6 +32,13 @@ WORST_TARGETS = ("mu", "alpha", "homo", "lumo", "gap", "zpve", "u0_atom", "cv")
 _IN_BRIEF = ("mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "u0", "cv")
 """Columns of the tables by size and element: U, H and G go with U0."""
 
+
+FROM: dict[GeometrySource, str] = {
+    "dft": "",
+    "approximate": ", from MMFF94's geometries",
+    "smiles": ", from SMILES",
+}
+"""What the model is shown, in words."""
 
 _SAME = 1e-3
 """Relative difference of two errors up to which a graph and its network say the same."""
@@ -72,6 +81,21 @@ class Subject:
 
 
 @dataclass(frozen=True, eq=False)
+class Shown:
+    """What a model was shown.
+
+    Attributes:
+        geometry: Source of the geometries.
+        indices: (n,), places in the dataset of the molecules that have such a geometry.
+        asked: How many were asked for: the first ones of a part.
+    """
+
+    geometry: GeometrySource
+    indices: Indices
+    asked: int
+
+
+@dataclass(frozen=True, eq=False)
 class Assessment:
     """What one evaluation found.
 
@@ -81,6 +105,8 @@ class Assessment:
         indices: (n,), places in the dataset of the molecules: that part of the model's own split,
             or its first ones.
         is_limited: Whether they are only the first ones.
+        geometry: What the model is shown.
+        left_out: Molecules that have no such geometry.
         predicted: (n, 19), in the order of `properties.TARGETS` and in their units.
         truth: (n, 19).
         own: Errors on all of them.
@@ -88,12 +114,15 @@ class Assessment:
         residuals: How the errors on all of them spread, one entry a target.
         groups: Errors by `heavy_atoms`, `atoms` and `element`.
         worst: By target, the molecules with the largest errors.
+        coverage: How intervals hold; None where the model has none.
     """
 
     subject: Subject
     part: Part
     indices: Indices
     is_limited: bool
+    geometry: GeometrySource
+    left_out: int
     predicted: Floats
     truth: Floats
     own: ErrorTable
@@ -101,6 +130,7 @@ class Assessment:
     residuals: tuple[Residuals, ...]
     groups: dict[str, tuple[Group, ...]]
     worst: dict[str, tuple[Worst, ...]]
+    coverage: Coverage | None
 
     @property
     def title(self) -> str:
@@ -108,7 +138,7 @@ class Assessment:
         first = "the first " if self.is_limited else ""
         return (
             f"{self.subject.label} on {first}{self.own.molecules:,} {self.part} molecules "
-            f"of its split `{self.subject.split.name}`"
+            f"of its split `{self.subject.split.name}`{FROM[self.geometry]}"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -117,7 +147,8 @@ class Assessment:
         Returns:
             `format`, `model`, `part`, `is_limited`, `own` and `standard` (as `ErrorTable.as_dict`),
             `differences`, `residuals` by target, `literature` with `note` and `networks`,
-            `groups` by kind, and `worst` by target.
+            `groups` by kind, `worst` by target, `geometry`, `left_out`, and `coverage`, which may
+            be None.
         """
         networks = [
             {
@@ -126,13 +157,15 @@ class Assessment:
                 "paper": item.paper,
                 "mae": {target: item.mae(target) for target in REPORTED},
             }
-            for item in LITERATURE
+            for item in published(self.geometry)
         ]
         return {
             "format": FORMAT,
             "model": self.subject.as_dict(),
             "part": self.part,
             "is_limited": self.is_limited,
+            "geometry": self.geometry,
+            "left_out": self.left_out,
             "own": {"split": self.subject.split.name, **self.own.as_dict()},
             "standard": {"split": "standard", **self.standard.as_dict()},
             "differences": self.differences(),
@@ -145,6 +178,7 @@ class Assessment:
                 target: [{**asdict(item), "error": item.error} for item in found]
                 for target, found in self.worst.items()
             },
+            "coverage": None if self.coverage is None else asdict(self.coverage),
         }
 
     def differences(self) -> dict[str, float]:
@@ -166,10 +200,12 @@ class Assessment:
 
         Returns:
             `evaluate/<part>/<target>/mae` on the model's own split, and
-            `evaluate/standard_<part>/<target>/mae`.
+            `evaluate/standard_<part>/<target>/mae`; from other geometries than DFT's with their
+            source before the part.
         """
+        source = "" if self.geometry == "dft" else f"{self.geometry}/"
         return {
-            f"evaluate/{prefix}{self.part}/{row.target}/mae": row.mae
+            f"evaluate/{source}{prefix}{self.part}/{row.target}/mae": row.mae
             for prefix, table in (("", self.own), ("standard_", self.standard))
             for row in table.rows
         }
@@ -178,7 +214,7 @@ class Assessment:
         """What to know before comparing with the literature."""
         subject = self.subject
         return (
-            f"{NOTE} {subject.label} learned its targets together, from "
+            f"{NOTES[self.geometry]} {subject.label} learned its targets together, from "
             f"{subject.train_molecules:,} molecules; its errors here are those on "
             f"{self.standard.molecules:,} {self.part} molecules of `standard`."
         )
@@ -207,9 +243,37 @@ class Assessment:
                 "unit": get(target).unit,
                 "chemical_accuracy": get(target).chemical_accuracy,
                 "this": self.standard.row(target).mae,
-                **{item.name: item.mae(target) for item in LITERATURE},
+                **{item.name: item.mae(target) for item in published(self.geometry)},
             }
             for target in REPORTED
+        ]
+
+    def coverage_rows(self) -> Rows:
+        """One row a target that has intervals: share of true values inside, mean width."""
+        if self.coverage is None:
+            return []
+        return [
+            {
+                "target": name,
+                "unit": get(name).unit,
+                "inside": self.coverage.inside[name],
+                "mean_width": self.coverage.width[name],
+            }
+            for name in self.coverage.inside
+        ]
+
+    def group_coverage_rows(self, targets: Sequence[str] = REPORTED) -> Rows:
+        """One row a group: its size and the share of true values inside, of some targets."""
+        return [
+            {
+                "by": kind,
+                "group": group.name,
+                "molecules": group.molecules,
+                **{name: group.inside.get(name) for name in targets},
+            }
+            for kind, groups in self.groups.items()
+            for group in groups
+            if group.inside
         ]
 
     def group_rows(self, targets: Sequence[str] = REPORTED) -> Rows:
@@ -289,8 +353,10 @@ class Assessment:
 
     def _pooled(self) -> str:
         standard = ""
+        if self.left_out:
+            standard = f"\n{text_tables.counted(self.left_out, 'molecule')} without such a geometry"
         if self.subject.split.name != "standard":
-            standard = (
+            standard += (
                 f"\non standard: the {self.standard.molecules:,} {self.part} molecules of the "
                 "split `standard` among them, the same for every model"
             )
@@ -319,13 +385,45 @@ class Assessment:
         beside = [_as_listed(row) for row in self.literature_rows()]
         dull = ("rank",) if n_worst == 1 else ()
         worst = [_without(row, *dull) for row in self._worst_in_words(n_worst)]
-        papers = ", ".join(f"{item.name} {item.paper}" for item in LITERATURE)
+        papers = ", ".join(f"{item.name} {item.paper}" for item in published(self.geometry))
         largest = "Largest errors" if n_worst is None else "Largest error of a target"
         note = f"{self.literature_note()}\n{papers}"
         return [
             ("Mean absolute errors beside the literature", beside, note),
             ("Mean absolute errors by size and element", of_groups, ""),
+            *self._interval_sections(),
             (largest, worst, ""),
+        ]
+
+    def _interval_sections(self) -> list[tuple[str, Rows, str]]:
+        held = self.coverage
+        if held is None:
+            return []
+        low, high = held.band
+        note = (
+            f"inside: share of true values in their intervals. After calibration on "
+            f"{held.calibration_molecules:,} molecules, the shares of all targets lie between "
+            f"{low:.3f} and {high:.3f} with a probability of {CONFIDENCE:.0%}"
+        )
+        rows = [
+            {
+                "target": row["target"],
+                "unit": row["unit"],
+                "inside": f"{row['inside']:.3f}",
+                "mean width": row["mean_width"],
+            }
+            for row in self.coverage_rows()
+        ]
+        of_groups = [
+            {
+                name: f"{value:.3f}" if isinstance(value, float) else value
+                for name, value in _without(row, "by").items()
+            }
+            for row in self.group_coverage_rows(_IN_BRIEF)
+        ]
+        return [
+            (f"Intervals at the level {held.level:g}", rows, note),
+            ("Share of true values inside by size and element", of_groups, ""),
         ]
 
 
@@ -347,6 +445,8 @@ def assess(
     part: Part,
     predicted: Floats,
     *,
+    shown: Shown | None = None,
+    intervals: Intervals | None = None,
     targets: Sequence[str] = WORST_TARGETS,
     n_worst: int = 5,
 ) -> Assessment:
@@ -356,8 +456,9 @@ def assess(
         subject: What predicted.
         dataset: All molecules.
         part: `test` or `validation`.
-        predicted: (n, 19), of the first n molecules of the part, in the order of
-            `properties.TARGETS` and in their units.
+        predicted: (n, 19), in the order of `properties.TARGETS` and in their units.
+        shown: Which molecules they are of; None means DFT's geometries of the part's first n.
+        intervals: Of the same molecules.
         targets: Those whose worst molecules are sought.
         n_worst: Molecules a target.
 
@@ -368,26 +469,32 @@ def assess(
         ConfigError: There is no such target.
     """
     everything = getattr(subject.split, part)
-    indices = everything[: len(predicted)]
+    if shown is None:
+        shown = Shown("dft", everything[: len(predicted)], asked=len(predicted))
+    indices = shown.indices
     truth = dataset.truth()[indices]
     baseline = linear_baseline(dataset, subject.split, indices)
     standard = make_split("standard", len(dataset), subject.split.seed)
     shared = np.isin(indices, getattr(standard, part))
     counts = dataset.counts()[indices]
     errors = predicted - truth
+    halves = None if intervals is None else intervals.half_widths
     return Assessment(
         subject=subject,
         part=part,
         indices=indices,
-        is_limited=len(indices) < len(everything),
+        is_limited=shown.asked < len(everything),
+        geometry=shown.geometry,
+        left_out=shown.asked - len(indices),
         predicted=predicted,
         truth=truth,
         own=error_table(predicted, truth, baseline),
         standard=error_table(predicted[shared], truth[shared], baseline[shared]),
         residuals=breakdown.residuals(predicted, truth),
-        groups={kind: group(counts, errors) for kind, group in GROUPINGS.items()},
+        groups={kind: group(counts, errors, halves) for kind, group in GROUPINGS.items()},
         worst={
             name: breakdown.worst(dataset, indices, predicted, truth, target=name, how_many=n_worst)
             for name in targets
         },
+        coverage=None if intervals is None else coverage(intervals, errors),
     )

@@ -42,8 +42,10 @@ def place_in_run(assessment: Assessment) -> str:
     """
     subject = assessment.subject
     # A quick look must not replace the whole.
-    first = f"_first_{len(assessment.indices)}" if assessment.is_limited else ""
-    part = f"{assessment.part}{first}"
+    asked = len(assessment.indices) + assessment.left_out
+    first = f"_first_{asked}" if assessment.is_limited else ""
+    source = "" if assessment.geometry == "dft" else f"_from_{assessment.geometry}"
+    part = f"{assessment.part}{source}{first}"
     if subject.version is not None:
         return place_of_version(subject.version, part)
     return f"{FOLDER}/{subject.alias or 'bundle'}/{part}"
@@ -59,8 +61,9 @@ def write_assessment(found: Assessment, dataset: Dataset, folder: Path) -> tuple
 
     Returns:
         `evaluation.json`, `evaluation.md`; `targets.csv`, `literature.csv`, `groups.csv`,
-        `worst.csv` and `molecules.csv` (the signed error of every molecule); `parity.png`,
-        `residuals.png`, `groups.png` and `worst.png`.
+        `worst.csv` and `molecules.csv` (the signed error of every molecule); `coverage.csv` and
+        `group_coverage.csv` where there are intervals; `parity.png`, `residuals.png`, `groups.png`
+        and `worst.png`.
 
     Raises:
         OSError: The folder cannot be written to.
@@ -75,6 +78,9 @@ def write_assessment(found: Assessment, dataset: Dataset, folder: Path) -> tuple
         "worst.csv": to_csv(found.worst_rows()),
         "molecules.csv": to_csv(_molecule_rows(found, dataset)),
     }
+    if found.coverage is not None:
+        texts["coverage.csv"] = to_csv(found.coverage_rows())
+        texts["group_coverage.csv"] = to_csv(found.group_coverage_rows())
     files = []
     for name, text in texts.items():
         files.append(folder / name)

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from qm9flow.data.store import Dataset
 from qm9flow.elements import ELEMENTS
+from qm9flow.evaluation.coverage import shares_inside
 from qm9flow.evaluation.literature import REPORTED
 from qm9flow.properties import PROPERTIES, TARGETS, get
 
@@ -59,12 +60,14 @@ class Group:
         key: The same in short: `7`, `16-18`, `F`.
         molecules: How many; at least one.
         mae: Mean absolute error of the targets `literature.REPORTED`, in their units.
+        inside: Share of their true values that intervals hold; empty where there are none.
     """
 
     name: str
     key: str
     molecules: int
     mae: dict[str, float]
+    inside: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -132,12 +135,15 @@ def residuals(predicted: Floats, truth: Floats) -> tuple[Residuals, ...]:
     return tuple(found)
 
 
-def by_atoms(counts: Floats, errors: Floats) -> tuple[Group, ...]:
+def by_atoms(
+    counts: Floats, errors: Floats, half_widths: Floats | None = None
+) -> tuple[Group, ...]:
     """Errors by the number of atoms.
 
     Args:
         counts: (n_molecules, MAX_NUMBER + 1), atoms of each atomic number.
         errors: (n_molecules, 19), in the order of `properties.TARGETS` and in their units.
+        half_widths: (n_molecules, 19), of intervals; NaN or None where there are none.
 
     Returns:
         One group for each of `ATOM_RANGES` that holds molecules.
@@ -147,15 +153,18 @@ def by_atoms(counts: Floats, errors: Floats) -> tuple[Group, ...]:
         (f"{low}-{high} atoms", f"{low}-{high}", (sizes >= low) & (sizes <= high))
         for low, high in ATOM_RANGES
     ]
-    return _groups(bins, errors)
+    return _groups(bins, errors, half_widths)
 
 
-def by_heavy_atoms(counts: Floats, errors: Floats) -> tuple[Group, ...]:
+def by_heavy_atoms(
+    counts: Floats, errors: Floats, half_widths: Floats | None = None
+) -> tuple[Group, ...]:
     """Errors by the number of atoms other than hydrogen.
 
     Args:
         counts: (n_molecules, MAX_NUMBER + 1), atoms of each atomic number.
         errors: (n_molecules, 19), in the order of `properties.TARGETS` and in their units.
+        half_widths: (n_molecules, 19), of intervals; NaN or None where there are none.
 
     Returns:
         One group for each number that occurs, the smallest first.
@@ -165,15 +174,18 @@ def by_heavy_atoms(counts: Floats, errors: Floats) -> tuple[Group, ...]:
         (f"{size} heavy atom{'s' if size > 1 else ''}", f"{size}", heavy == size)
         for size in np.unique(heavy)
     ]
-    return _groups(bins, errors)
+    return _groups(bins, errors, half_widths)
 
 
-def by_element(counts: Floats, errors: Floats) -> tuple[Group, ...]:
+def by_element(
+    counts: Floats, errors: Floats, half_widths: Floats | None = None
+) -> tuple[Group, ...]:
     """Errors of the molecules that hold an element.
 
     Args:
         counts: (n_molecules, MAX_NUMBER + 1), atoms of each atomic number.
         errors: (n_molecules, 19), in the order of `properties.TARGETS` and in their units.
+        half_widths: (n_molecules, 19), of intervals; NaN or None where there are none.
 
     Returns:
         One group for each element that occurs; a molecule counts in several.
@@ -182,10 +194,10 @@ def by_element(counts: Floats, errors: Floats) -> tuple[Group, ...]:
         (f"with {element.symbol}", element.symbol, counts[:, element.number] > 0)
         for element in ELEMENTS
     ]
-    return _groups(bins, errors)
+    return _groups(bins, errors, half_widths)
 
 
-GROUPINGS: dict[str, Callable[[Floats, Floats], tuple[Group, ...]]] = {
+GROUPINGS: dict[str, Callable[[Floats, Floats, Floats | None], tuple[Group, ...]]] = {
     "heavy_atoms": by_heavy_atoms,
     "atoms": by_atoms,
     "element": by_element,
@@ -193,19 +205,30 @@ GROUPINGS: dict[str, Callable[[Floats, Floats], tuple[Group, ...]]] = {
 
 
 def _groups(
-    bins: Sequence[tuple[str, str, npt.NDArray[np.bool_]]], errors: Floats
+    bins: Sequence[tuple[str, str, npt.NDArray[np.bool_]]],
+    errors: Floats,
+    half_widths: Floats | None,
 ) -> tuple[Group, ...]:
-    sizes = np.abs(errors[:, _REPORTED_COLUMNS])
+    errors = errors[:, _REPORTED_COLUMNS]
+    halves = None if half_widths is None else half_widths[:, _REPORTED_COLUMNS]
     return tuple(
         Group(
             name,
             key,
             int(chosen.sum()),
-            dict(zip(REPORTED, sizes[chosen].mean(axis=0).tolist(), strict=True)),
+            dict(zip(REPORTED, np.abs(errors[chosen]).mean(axis=0).tolist(), strict=True)),
+            {} if halves is None else _inside(halves[chosen], errors[chosen]),
         )
         for name, key, chosen in bins
         if chosen.any()
     )
+
+
+def _inside(half_widths: Floats, errors: Floats) -> dict[str, float]:
+    shares = shares_inside(half_widths, errors).tolist()
+    return {
+        name: share for name, share in zip(REPORTED, shares, strict=True) if math.isfinite(share)
+    }
 
 
 def worst(

@@ -14,6 +14,7 @@ from qm9flow.config import GeometrySource, TrainConfig
 from qm9flow.data.geometries import open_geometries
 from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset
+from qm9flow.evaluation.coverage import Intervals
 from qm9flow.inference.calibration import LEVEL, Calibration
 from qm9flow.nn.catalog import build
 from qm9flow.nn.contract import PropertyModel
@@ -35,6 +36,7 @@ from qm9flow.training.trust import fit_trust
 from qm9flow.workflows.console import Console
 from qm9flow.workflows.judging import (
     SourceErrors,
+    intervals_of,
     judge_molecules,
     open_predictor,
     source_errors,
@@ -54,11 +56,13 @@ class Measured:
         own: From DFT's geometries.
         test_predictions: (n, 19), of the test molecules of the network's own split, as they are
             served.
+        test_intervals: Of the same.
         elsewhere: From others that it has networks for.
     """
 
     own: SourceErrors
     test_predictions: Floats
+    test_intervals: Intervals | None
     elsewhere: dict[GeometrySource, SourceErrors]
 
     @property
@@ -129,9 +133,11 @@ def _measure(folder: Path, train: TrainConfig, dataset: Dataset, console: Consol
     shared = np.isin(own.test, standard.test)
     of_test = test.part(shared), own.test[shared]
     values = values_of(predictor, test, dataset, own.test, "dft")
+    errors = source_errors(predictor, "dft", dataset, standard, console, of_test=of_test)
     return Measured(
-        own=source_errors(predictor, "dft", dataset, standard, console, of_test=of_test),
+        own=errors,
         test_predictions=_as_served(values, dataset.rotational_ghz[own.test]),
+        test_intervals=intervals_of(test, "dft", Calibration(LEVEL, {"dft": errors.calibration})),
         elsewhere={
             source: source_errors(predictor, source, dataset, standard, console)
             for source in predictor.sources

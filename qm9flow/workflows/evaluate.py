@@ -10,26 +10,33 @@ import numpy as np
 import numpy.typing as npt
 
 from qm9flow import locations, properties
+from qm9flow.config.choices import GeometrySource
 from qm9flow.data.splits import Split, make_split
 from qm9flow.data.store import Dataset, open_dataset
 from qm9flow.errors import BundleError, ConfigError, InferenceError, TrackingError
-from qm9flow.evaluation.assessment import WORST_TARGETS, Assessment, Part, Subject, assess
+from qm9flow.evaluation.assessment import (
+    WORST_TARGETS,
+    Assessment,
+    Part,
+    Shown,
+    Subject,
+    assess,
+)
 from qm9flow.evaluation.assessment_files import FOLDER, place_in_run, write_assessment
+from qm9flow.inference.judged import Judged
 from qm9flow.inference.predictor import Predictor
-from qm9flow.properties import GEOMETRIC, TARGETS
+from qm9flow.properties import TARGETS
 from qm9flow.registry.find import FoundModel, find_model
 from qm9flow.registry.versions import resolve
 from qm9flow.release.bundle import read_bundle
 from qm9flow.release.record import BundleRecord
 from qm9flow.tracking.runs import add_to_run
 from qm9flow.tracking.stores import connect, resolve_stores
-from qm9flow.workflows.console import Console, Stopped
+from qm9flow.workflows.console import Console
+from qm9flow.workflows.judging import intervals_of, judge_molecules
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
-
-CHUNK = 1000
-"""Molecules between two steps of the progress bar."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,7 @@ def evaluate(
     part: Part,
     console: Console,
     *,
+    geometry: GeometrySource = "dft",
     limit: int | None = None,
     targets: Sequence[str] = WORST_TARGETS,
     n_worst: int = 5,
@@ -74,6 +82,7 @@ def evaluate(
         model: An alias, a version's number, a bundle's folder, or `pretrained`.
         part: `test` or `validation`.
         console: Progress, the wish to stop.
+        geometry: What the model is shown of the molecules.
         limit: Only the first molecules of the part; None means all.
         targets: Those whose worst molecules are shown.
         n_worst: Molecules a target.
@@ -87,6 +96,7 @@ def evaluate(
         ConfigError: There is no such target, or the folder cannot be written to.
         RegistryError: There is no such model, or it is damaged.
         BundleError: The bundle is damaged, or was trained on other data.
+        CacheError: Such geometries have not been made yet.
         InferenceError: The graph cannot be run, or gives no finite values.
         Stopped: `console.stop` said so.
     """
@@ -97,10 +107,20 @@ def evaluate(
         console.remark(found.remark)
     record, _ = read_bundle(found.bundle)
     dataset = open_dataset(progress=console.progress)
-    subject = subject_of(found, record, dataset)
-    indices = getattr(subject.split, part)[:limit]
-    predicted = _predict(found.bundle, dataset, indices, console)
-    assessment = assess(subject, dataset, part, predicted, targets=targets, n_worst=n_worst)
+    subject = subject_of(found, record, dataset, geometry)
+    asked = getattr(subject.split, part)[:limit]
+    predictor = Predictor(found.bundle)
+    judged, known = judge_molecules(predictor, geometry, dataset, asked, console)
+    assessment = assess(
+        subject,
+        dataset,
+        part,
+        _served(judged, dataset, known),
+        shown=Shown(geometry, known, asked=len(asked)),
+        intervals=intervals_of(judged, geometry, predictor.calibration),
+        targets=targets,
+        n_worst=n_worst,
+    )
     return _keep(assessment, found, dataset, output)
 
 
@@ -109,13 +129,16 @@ def _reference(model: str) -> str:
     return str(locations.callers_path(Path(model))) if os.sep in model else model
 
 
-def subject_of(found: FoundModel, record: BundleRecord, dataset: Dataset) -> Subject:
+def subject_of(
+    found: FoundModel, record: BundleRecord, dataset: Dataset, geometry: GeometrySource = "dft"
+) -> Subject:
     """What is to be evaluated.
 
     Args:
         found: The model.
         record: Of its bundle.
         dataset: QM9.
+        geometry: What it is to be shown.
 
     Returns:
         The subject.
@@ -134,8 +157,18 @@ def subject_of(found: FoundModel, record: BundleRecord, dataset: Dataset) -> Sub
         architecture=record.train.model.architecture,
         train_molecules=record.train.train_size or len(split.train),
         split=split,
-        recorded={"test": record.test_mae, "validation": record.validation_mae},
+        recorded=_recorded(record, geometry),
     )
+
+
+def _recorded(record: BundleRecord, geometry: GeometrySource) -> dict[str, dict[str, float]]:
+    """Errors by part."""
+    if geometry == "dft":
+        return {"test": record.test_mae, "validation": record.validation_mae}
+    if record.rough is None:
+        return {}
+    parts = {"test": record.rough.test_mae, "validation": record.rough.validation_mae}
+    return {part: errors[geometry] for part, errors in parts.items() if geometry in errors}
 
 
 def _split(record: BundleRecord, dataset: Dataset, label: str) -> Split:
@@ -154,35 +187,17 @@ def _split(record: BundleRecord, dataset: Dataset, label: str) -> Split:
     return split
 
 
-def _predict(bundle: Path, dataset: Dataset, indices: Indices, console: Console) -> Floats:
+def _served(judged: Judged, dataset: Dataset, molecules: Indices) -> Floats:
     """(n, 19), in the order of `properties.TARGETS` and in their units."""
-    predictor = Predictor(bundle)
-    rows: list[list[float]] = []
-    for start in range(0, len(indices), CHUNK):
-        if console.stop():
-            raise Stopped
-        molecules = [dataset.molecule(int(i)) for i in indices[start : start + CHUNK]]
-        rows += [
-            [_in_tables(name, prediction.values[name]) for name in TARGETS]
-            for prediction in predictor.predict(molecules)
-        ]
-        console.progress("predicting", len(rows), len(indices))
-    values = np.array(rows)
+    values = np.stack([judged.values[name] for name in TARGETS], axis=1)
     strange = ~np.isfinite(values).all(axis=1)
     if strange.any():
-        first = dataset.index[indices[np.argmax(strange)]]
+        first = dataset.index[molecules[np.argmax(strange)]]
         raise InferenceError(
             f"the network gives no finite values for {strange.sum()} of {len(values)} molecules, "
             f"QM9's {first} among them"
         )
     return values
-
-
-def _in_tables(name: str, value: float | None) -> float:
-    """Undefined constants (A of linear molecules) are 0 in QM9's tables."""
-    if value is None:
-        return 0.0 if name in GEOMETRIC else float("nan")
-    return value
 
 
 def _keep(

@@ -11,10 +11,12 @@ from qm9flow.data.conformers import open_conformers
 from qm9flow.data.relaxed import open_relaxed
 from qm9flow.data.splits import Split
 from qm9flow.data.store import Dataset
+from qm9flow.errors import ConfigError
 from qm9flow.evaluation.baseline import linear_baseline
-from qm9flow.evaluation.intervals import calibrate, tested
+from qm9flow.evaluation.coverage import Intervals
+from qm9flow.evaluation.intervals import calibrate, half_widths, tested
 from qm9flow.evaluation.tables import ErrorTable, error_table
-from qm9flow.inference.calibration import SourceCalibration
+from qm9flow.inference.calibration import Calibration, SourceCalibration
 from qm9flow.inference.judged import Judged, joined
 from qm9flow.inference.predictor import Predictor
 from qm9flow.molecules.molecule import Structure
@@ -63,10 +65,15 @@ def judge_molecules(
 
     Raises:
         CacheError: The geometries have not been made yet.
+        ConfigError: None of the molecules has one.
         Stopped: `console.stop` said so.
     """
     shown = _Shown(source, dataset)
     known = np.array([i for i in molecules.tolist() if shown.has(i)], dtype=np.int64)
+    if not len(known):
+        raise ConfigError(
+            f"none of these {len(molecules):,} molecules has a geometry from {source}"
+        )
     parts = []
     for start in range(0, len(known), CHUNK):
         if console.stop():
@@ -185,3 +192,26 @@ def values_of(
         rotational = dataset.rotational_ghz[molecules]
     targets = predictor.session.targets
     return all_targets(targets, judged.outputs, dataset.counts()[molecules], rotational)
+
+
+def intervals_of(
+    judged: Judged, source: GeometrySource, calibration: Calibration | None
+) -> Intervals | None:
+    """The intervals that are served of some molecules.
+
+    Args:
+        judged: What the model says of them.
+        source: What it was shown.
+        calibration: Of the model.
+
+    Returns:
+        Intervals of those targets that have some; None where there is nothing to make them.
+    """
+    calibrated = calibration.sources.get(source) if calibration else None
+    if calibration is None or calibrated is None:
+        return None
+    halves = half_widths(judged, calibrated)
+    columns = np.full((len(judged.outputs), len(TARGETS)), np.nan)
+    for name, half in halves.items():
+        columns[:, TARGETS.index(name)] = half
+    return Intervals(calibration.level, calibrated.molecules, columns)

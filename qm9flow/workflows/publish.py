@@ -190,7 +190,9 @@ def publish(
     alias = next(iter(promotion.version.aliases), None)
     found = FoundModel(folder / BUNDLE, promotion.version.number, alias)
     subject = subject_of(found, record, dataset)
-    assessment = assess(subject, dataset, "test", measured.test_predictions)
+    assessment = assess(
+        subject, dataset, "test", measured.test_predictions, intervals=measured.test_intervals
+    )
     return Published(
         promotion.version,
         promotion,

@@ -1,10 +1,12 @@
 """`qm9flow evaluate`: what a user sees, and what is kept."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import few_geometries
 import pytest
 import served
 from click.testing import CliRunner, Result
@@ -12,8 +14,9 @@ from mlflow import MlflowClient
 from registering import Registry, open_registry
 
 from qm9flow.cli.main import cli
+from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset
-from qm9flow.errors import BundleError, ConfigError, RegistryError
+from qm9flow.errors import BundleError, CacheError, ConfigError, RegistryError
 
 QUICK = ("--limit", "60", "--targets", "gap,mu", "--worst", "2")
 
@@ -55,6 +58,31 @@ def test_a_version_is_evaluated_into_its_run(registry: Registry) -> None:
     there = logged(registry.client, registry.run_id, "evaluation/version_1/test_first_60")
     assert {"evaluation.json", "parity.png", "worst.png", "targets.csv"} <= there
     assert not registry.client.get_run(registry.run_id).data.metrics  # of 60 molecules only
+
+
+def test_the_pretrained_model_says_how_its_intervals_hold() -> None:
+    said = answer("--model", "pretrained", "--limit", "300", "--worst", "1")
+    assert said["coverage"]["level"] == 0.9
+    assert said["coverage"]["calibration_molecules"] == 5000
+    low, high = said["coverage"]["band"]
+    assert all(low <= share <= high for share in said["coverage"]["inside"].values())
+    assert said["geometry"] == "dft"
+
+
+def test_molecules_without_conformers_are_left_out(
+    registry: Registry, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = make_split("standard", len(dataset)).test
+    cache = registry.folder / "cache"
+    few_geometries.with_geometries(dataset, cache, [int(test[i]) for i in (0, 2, 3)])
+    os.symlink(dataset.folder, cache / dataset.folder.name)
+    monkeypatch.setenv("QM9FLOW_CACHE", str(cache))
+    said = answer("--model", "champion", "--geometry", "smiles", "--limit", "4", "--worst", "1")
+    assert (said["own"]["molecules"], said["left_out"]) == (3, 1)
+    assert said["coverage"] is None  # it has no network for them
+    error = run("evaluate", "--geometry", "approximate", "--limit", "4").exception
+    assert isinstance(error, CacheError)
+    assert "qm9flow data relaxed" in str(error)
 
 
 def test_a_whole_part_gives_metrics(registry: Registry) -> None:

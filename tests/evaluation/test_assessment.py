@@ -11,8 +11,9 @@ from matplotlib.image import imread
 
 from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset
-from qm9flow.evaluation.assessment import WORST_TARGETS, Assessment, Subject, assess
-from qm9flow.evaluation.assessment_files import write_assessment
+from qm9flow.evaluation.assessment import WORST_TARGETS, Assessment, Shown, Subject, assess
+from qm9flow.evaluation.assessment_files import place_in_run, write_assessment
+from qm9flow.evaluation.coverage import Intervals
 from qm9flow.evaluation.worst_page import HEIGHT, WIDTH, depict
 from qm9flow.properties import TARGETS
 
@@ -76,6 +77,38 @@ def test_recorded_errors_are_compared(dataset: Dataset) -> None:
         assert limited.differences() == {}
 
 
+def test_intervals_and_other_geometries(
+    found: Assessment, dataset: Dataset, tmp_path: Path
+) -> None:
+    noise = found.predicted - found.truth
+    halves = np.full_like(noise, np.nan)
+    halves[:, :12] = np.quantile(np.abs(noise), 0.9, axis=0)[:12]
+    own = assess(
+        found.subject,
+        dataset,
+        "test",
+        found.predicted,
+        shown=Shown("smiles", found.indices, asked=N + 3),
+        intervals=Intervals(0.9, 5000, halves),
+    )
+    assert own.coverage is not None
+    assert own.coverage.inside == dict.fromkeys(TARGETS[:12], 0.9)
+    assert own.coverage.width["mu"] == pytest.approx(2 * halves[0, 0])
+    assert sum(g.molecules * g.inside["mu"] for g in own.groups["atoms"]) == round(0.9 * N)
+    text = own.as_text()
+    assert "split `standard`, from SMILES" in text.splitlines()[0]
+    assert "3 molecules without such a geometry" in text
+    assert "Intervals at the level 0.9" in text
+    assert "MPNN, 2D" in text
+    assert "SchNet" not in text
+    assert "evaluate/smiles/test/mu/mae" in own.metrics()
+    assert place_in_run(own) == f"evaluation/version_3/test_from_smiles_first_{N + 3}"
+    written = write_assessment(own, dataset, tmp_path)
+    assert {path.name for path in written} == FILES | {"coverage.csv", "group_coverage.csv"}
+    rows = list(csv.DictReader((tmp_path / "coverage.csv").open()))
+    assert [row["target"] for row in rows] == list(TARGETS[:12])
+
+
 def test_text_says_what_it_compares(found: Assessment) -> None:
     text = found.as_text()
     assert text.startswith("version 3 on the first 1,500 test molecules of its split `standard`\n")
@@ -92,8 +125,8 @@ def test_json_form(folder: Path, found: Assessment) -> None:
     said = json.loads((folder / "evaluation.json").read_text())
     assert said == json.loads(json.dumps(found.as_dict(), allow_nan=False))
     assert list(said) == [
-        "format", "model", "part", "is_limited", "own", "standard", "differences", "residuals",
-        "literature", "groups", "worst",
+        "format", "model", "part", "is_limited", "geometry", "left_out", "own", "standard",
+        "differences", "residuals", "literature", "groups", "worst", "coverage",
     ]  # fmt: skip
     assert said["format"] == 1
     assert said["model"]["version"] == 3

@@ -101,23 +101,24 @@ def _table(made: Registered) -> str:
 def _row(
     made: Registered, item: Property, rival: dict[str, float], with_papers: bool
 ) -> list[Cell]:
-    errors: dict[str, Any] = made.errors["standard"]["targets"][item.name]
-    ratio = errors["mae_over_accuracy"]
+    own: dict[str, Any] = made.errors["standard"]["targets"][item.name]
+    ratio = own["mae_over_accuracy"]
     unit = text(item.unit.replace("a0^3", "a₀³").replace("a0^2", "a₀²"))
     cells = [
         Cell(
             f'<b title="{text(item.description)}">{item.name}</b> <span class="far">{unit}</span>'
         ),
-        Cell(number(errors["mae"], 3), True, "ours"),
+        Cell(number(own["mae"], 3), True, "ours"),
         Cell(_ratio(ratio), True),
     ]
     if rival:
         cells.append(Cell(number(rival.get(item.name), 3), True))
     accuracy = item.chemical_accuracy
-    cells.append(Cell(number(errors["baseline_mae"], 3), True))
+    cells.append(Cell(number(own["baseline_mae"], 3), True))
     cells.append(Cell(NOTHING if accuracy is None else f"{accuracy:g}", True))
     if with_papers:
-        cells += [Cell(f"{paper.mae(item.name):.4g}", True, "far") for paper in LITERATURE]
+        errors = [paper.mae(item.name) for paper in LITERATURE]
+        cells += [Cell(NOTHING if mae is None else f"{mae:.4g}", True, "far") for mae in errors]
     return cells
 
 
