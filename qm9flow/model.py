@@ -13,7 +13,7 @@ from qm9flow.bulk.columns import ModelName, named, own_columns, own_values
 from qm9flow.bulk.meter import Show
 from qm9flow.bulk.readers.formats import Source
 from qm9flow.bulk.run import Engine, Options, Summary, predict_file
-from qm9flow.errors import ConfigError, EmptyMoleculeError, MoleculeError
+from qm9flow.errors import ConfigError, InvalidRecordError, MoleculeError, UnreadableError
 from qm9flow.inference.prediction import Prediction
 from qm9flow.inference.predictor import Predictor
 from qm9flow.inference.session import Provider
@@ -313,9 +313,9 @@ def _record(molecule: Any, geometry: str | None) -> Any:
     try:
         return next(read(molecule, said) for fits, read in _FORMS if fits(molecule))
     except StopIteration:
-        return EmptyMoleculeError(f"this is no molecule: {shown(molecule)}")
+        return InvalidRecordError(f"this is no molecule: {shown(molecule)}")
     except (TypeError, ValueError, AttributeError) as error:
-        return EmptyMoleculeError(f"{shown(molecule)} cannot be read as a molecule: {error}")
+        return UnreadableError(f"{shown(molecule)} cannot be read as a molecule: {error}")
 
 
 def _text(text: str, said: dict[str, str]) -> dict[str, Any]:

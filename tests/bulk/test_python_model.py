@@ -69,7 +69,7 @@ def test_refused_molecules_stay_in_their_place_or_raise(model: Model) -> None:
     assert [isinstance(result, MoleculeError) for result in results] == [
         *(False, True, True, True, True, True, True, True, True, False)
     ]
-    assert [result.code for result in results[1:3]] == ["invalid_smiles", "empty"]
+    assert [result.code for result in results[1:3]] == ["invalid_smiles", "invalid_record"]
     assert results[7].code == "charged"
     with pytest.raises(InvalidSmilesError):
         model.predict(given, errors="raise")
