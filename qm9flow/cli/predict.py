@@ -72,7 +72,8 @@ def command(
 
     With --output, one FILE of any size is predicted row by row in bounded memory: CSV or TSV with
     a column of SMILES, .smi, .sdf, .xyz, .extxyz, each also gzipped, or - for standard input. CSV,
-    TSV, gzipped files and - go to standard output without it. Rows keep their order and columns.
+    TSV, gzipped files and - go to standard output without it. Rows keep their order and columns;
+    what the input has a column of already, such as gap, is predicted into qm9flow_gap.
     A run that was stopped or killed goes on by the same command, to the same bytes; with standard
     input, if that begins with the same rows again.
 

@@ -145,8 +145,8 @@ def run(source: Path, said: RowOptions, model: "Model") -> None:
         # Python would write to the closed pipe once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    for name in summary.renamed:
-        remark(f"a column's name is taken: {name}")
+    if summary.renamed:
+        remark(f"named otherwise than usual: {', '.join(summary.renamed)}")
     if said.as_json and path is not None:
         print_json({"output": str(path), **asdict(summary)})
     else:
