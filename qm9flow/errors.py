@@ -146,9 +146,33 @@ class NonFiniteError(MoleculeError):
 
 
 class EmptyMoleculeError(MoleculeError):
-    """No atoms, or a description that cannot be read as a molecule."""
+    """No atoms, or an empty text."""
 
     code = "empty"
+
+
+class UnreadableError(MoleculeError):
+    """An XYZ text, a mol block or arrays that cannot be read as one molecule."""
+
+    code = "unreadable"
+
+
+class InvalidRecordError(MoleculeError):
+    """No record of a molecule: not an object, or with other keys, or another geometry."""
+
+    code = "invalid_record"
+
+
+class FlatMoleculeError(MoleculeError):
+    """A mol block that is a drawing in two dimensions."""
+
+    code = "two_dimensional"
+
+
+class MissingHydrogensError(MoleculeError):
+    """A mol block without some of its hydrogens."""
+
+    code = "missing_hydrogens"
 
 
 class TooLargeError(MoleculeError):
@@ -175,7 +199,7 @@ class MoleculeTimeoutError(MoleculeError):
     code = "timeout"
 
 
-class RowError(EmptyMoleculeError):
+class RowError(UnreadableError):
     """A row of a file that cannot be read, whatever molecule it was to hold."""
 
     code = "bad_row"

@@ -4,16 +4,19 @@
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
+
+import numpy as np
 
 from qm9flow import properties
-from qm9flow.bulk.columns import ModelName, named, own_columns, own_values
+from qm9flow.bulk.columns import Kind, ModelName, named, own_columns, own_values
 from qm9flow.bulk.meter import Show
 from qm9flow.bulk.readers.formats import Source
 from qm9flow.bulk.run import Engine, Options, Summary, predict_file
-from qm9flow.errors import ConfigError, EmptyMoleculeError, MoleculeError
+from qm9flow.errors import ConfigError, InvalidRecordError, MoleculeError, UnreadableError
 from qm9flow.inference.prediction import Prediction
 from qm9flow.inference.predictor import Predictor
 from qm9flow.inference.session import Provider
@@ -24,6 +27,11 @@ from qm9flow.registry.checksum import folder_sha256
 from qm9flow.registry.find import FoundModel, find_model
 
 logger = logging.getLogger(__name__)
+
+_TAKEN = (
+    "a SMILES, an XYZ text, a mol block, a pair (numbers, positions), ase.Atoms, RDKit's Mol, or a "
+    'record such as {"smiles": "CCO"}'
+)
 
 Errors = Literal["keep", "raise"]
 Result = Prediction | MoleculeError
@@ -75,12 +83,23 @@ class Results(list[Result]):
         """The same as a table of pandas.
 
         Returns:
-            A `pandas.DataFrame`, a row a molecule.
+            A `pandas.DataFrame`, a row a molecule. Numbers are floats, and NaN where there is none;
+            `in_domain` is `boolean` and texts are `string`, both of which know missing values.
         """
         import pandas
 
-        columns = [column.name for column in own_columns(self._targets, self._level)]
-        return pandas.DataFrame(self.to_dicts(), columns=columns)
+        columns = own_columns(self._targets, self._level)
+        frame = pandas.DataFrame(self.to_dicts(), columns=[column.name for column in columns])
+        return frame.astype({column.name: _DTYPES[column.kind] for column in columns})
+
+
+_DTYPES: dict[Kind, str] = {
+    "text": "string",
+    "number": "float64",
+    "count": "float64",
+    "truth": "boolean",
+}
+"""Of a table's columns, whatever is in them: pandas would take `object` for one without values."""
 
 
 class Model:
@@ -165,12 +184,12 @@ class Model:
             InferenceError: The runtime failed.
             MoleculeError: The first molecule that is refused, if `errors` is `raise`.
         """
-        if isinstance(molecules, str | Mapping | Molecule | Conformers):
-            raise ConfigError("predict takes a list of molecules: put the one into brackets")
         if errors not in ("keep", "raise"):
             raise ConfigError(f"errors must be keep or raise, got {errors!r}")
+        if geometry not in (None, "dft", "approximate"):
+            raise ConfigError(f"geometry must be dft or approximate, got {shown(geometry)}")
         wanted = wanted_targets(targets)
-        items = [_record(molecule, geometry) for molecule in molecules]
+        items = [_record(molecule, geometry) for molecule in _several(molecules)]
         ready = (Molecule, Conformers, MoleculeError)
         records = [item for item in items if not isinstance(item, ready)]
         built = iter(from_records(records, shared_pool()))
@@ -224,6 +243,7 @@ class Model:
             ResumeError: What an interrupted run left belongs to something else.
             InferenceError: The runtime failed.
         """
+        _refuse_no_file(source, output)
         options = Options(wanted_targets(targets), chunk, output_format, restart)
         name = self._model_name(folder_sha256(self._found.bundle))
         with (
@@ -298,11 +318,43 @@ def wanted_targets(names: Sequence[str] | None) -> tuple[str, ...]:
     """
     if names is None:
         return properties.TARGETS
-    if isinstance(names, str) or not names:
+    given = [] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
+    if not given or not all(isinstance(name, str) for name in given):
         raise ConfigError(
-            f"targets must be a list of names; the targets are {', '.join(properties.TARGETS)}"
+            f"targets must be a list of names, got {shown(names)}; the targets are "
+            f"{', '.join(properties.TARGETS)}"
         )
-    return tuple(dict.fromkeys(properties.get(name).name for name in names))
+    return tuple(dict.fromkeys(properties.get(name).name for name in given))
+
+
+def _several(molecules: Any) -> Iterable[Any]:
+    """What `predict` was called with, where that is not one molecule or none at all."""
+    if _is_one(molecules):
+        raise ConfigError("predict takes a list of molecules: put the one into brackets")
+    try:
+        iter(molecules)
+    except TypeError as error:
+        raise ConfigError(
+            f"predict takes a list of molecules, each {_TAKEN}; got {shown(molecules)}"
+        ) from error
+    return cast(Iterable[Any], molecules)
+
+
+def _is_one(molecules: Any) -> bool:
+    """A tuple of two is a pair (numbers, positions) if its first is a list or an array."""
+    if isinstance(molecules, tuple):
+        return len(molecules) == 2 and isinstance(molecules[0], list | np.ndarray)
+    ready = (Molecule, Conformers, Mapping, bytes)
+    return isinstance(molecules, ready) or any(fits(molecules) for fits, _ in _FORMS)
+
+
+def _refuse_no_file(source: Any, output: Any) -> None:
+    if not isinstance(source, str | os.PathLike):
+        raise ConfigError(
+            f"predict_file takes the path of a file of molecules, or -; got {shown(source)}"
+        )
+    if not isinstance(output, str | os.PathLike) and not hasattr(output, "write"):
+        raise ConfigError(f"predict_file writes to a path or a binary stream; got {shown(output)}")
 
 
 def _record(molecule: Any, geometry: str | None) -> Any:
@@ -313,9 +365,9 @@ def _record(molecule: Any, geometry: str | None) -> Any:
     try:
         return next(read(molecule, said) for fits, read in _FORMS if fits(molecule))
     except StopIteration:
-        return EmptyMoleculeError(f"this is no molecule: {shown(molecule)}")
+        return InvalidRecordError(f"a molecule is {_TAKEN}; got {shown(molecule)}")
     except (TypeError, ValueError, AttributeError) as error:
-        return EmptyMoleculeError(f"{shown(molecule)} cannot be read as a molecule: {error}")
+        return UnreadableError(f"{shown(molecule)} cannot be read as a molecule: {error}")
 
 
 def _text(text: str, said: dict[str, str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The OpenAPI description, as `/docs.json` gives it: written by hand, held true by tests."""
 
+import inspect
 from typing import Any, get_args
 
 import qm9flow
@@ -29,7 +30,19 @@ def molecule_codes() -> list[str]:
     Returns:
         In alphabetical order.
     """
-    return sorted({MoleculeError.code, *(kind.code for kind in MoleculeError.__subclasses__())})
+    return sorted(kind.code for kind in _molecule_errors())
+
+
+def _molecule_errors() -> tuple[type[MoleculeError], ...]:
+    return (MoleculeError, *MoleculeError.__subclasses__())
+
+
+def _code_schema() -> Json:
+    meanings = {kind.code: inspect.getdoc(kind) or "" for kind in _molecule_errors()}
+    meanings[MoleculeError.code] = "The model could not be run on the molecule."
+    codes = molecule_codes()
+    lines = [f"- `{code}`: {meanings[code].splitlines()[0]}" for code in codes]
+    return {"type": "string", "enum": codes, "description": "\n".join(lines)}
 
 
 def document(settings: ServeConfig) -> Json:
@@ -440,9 +453,7 @@ def _answer_schemas() -> Json:
         "Failure": _object(
             {
                 "ok": {"type": "boolean", "enum": [False]},
-                "error": _object(
-                    {"code": {"type": "string", "enum": molecule_codes()}, "message": text}
-                ),
+                "error": _object({"code": _code_schema(), "message": text}),
             }
         ),
     }

@@ -1,7 +1,8 @@
 """What is written of a prediction: names, kinds and values of columns."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, count
 from typing import Literal
 
 from qm9flow import properties
@@ -23,11 +24,14 @@ class Column:
         name: Unique among those of a file.
         kind: What its values are.
         unit: Of a number; empty where it has none.
+        family: What it belongs to, such as a target with both ends of its interval; empty for one
+            that stands by itself.
     """
 
     name: str
     kind: Kind = "text"
     unit: str = ""
+    family: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,18 +64,18 @@ def own_columns(targets: Sequence[str], level: float | None) -> list[Column]:
     for target in targets:
         unit = properties.get(target).unit
         ends = ("", "_low", "_high") if level is not None else ("",)
-        found += [Column(target + end, "number", unit) for end in ends]
+        found += [Column(target + end, "number", unit, target) for end in ends]
     return [
         *found,
-        Column("in_domain", "truth"),
-        Column("domain_score", "number"),
+        Column("in_domain", "truth", family="domain"),
+        Column("domain_score", "number", family="domain"),
         Column("geometry"),
         Column("conformers", "count"),
         Column("warnings"),
-        Column("error_code"),
-        Column("error"),
-        Column("model"),
-        Column("version"),
+        Column("error_code", family="error"),
+        Column("error", family="error"),
+        Column("model", family="model"),
+        Column("version", family="model"),
     ]
 
 
@@ -116,7 +120,9 @@ def named(inputs: Sequence[str], own: Sequence[Column]) -> list[Column]:
 
     The input's columns come first and keep their names, but for one without any, which is called
     `column_3` by its place, and for one whose name stood before, which gets `_2` behind it (or the
-    next free number). A column of ours whose name is taken gets `PREFIX` before it.
+    next free number). A column of ours whose name is taken, in whatever case, gets `PREFIX` before
+    it, and so do those of its family: an interval never stands as if it were that of the input's
+    value.
 
     Args:
         inputs: Names of the input's columns.
@@ -133,11 +139,22 @@ def named(inputs: Sequence[str], own: Sequence[Column]) -> list[Column]:
         is_first = bool(name) and name not in taken
         found.append(Column(wanted if is_first else _free(wanted, taken | given)))
         taken.add(found[-1].name)
+    return [*found, *_own_named(own, {name.casefold() for name in taken})]
+
+
+def _own_named(own: Sequence[Column], taken: set[str]) -> Iterator[Column]:
+    """Our columns, those of a family under one form of names, of which none is taken."""
+    families: dict[str, list[str]] = {}
     for column in own:
-        wanted = column.name if column.name not in taken else PREFIX + column.name
-        found.append(Column(_free(wanted, taken), column.kind, column.unit))
-        taken.add(found[-1].name)
-    return found
+        families.setdefault(column.family or column.name, []).append(column.name)
+    forms = {family: _free_form(names, taken) for family, names in families.items()}
+    for column in own:
+        yield replace(column, name=forms[column.family or column.name].format(column.name))
+
+
+def _free_form(names: Sequence[str], taken: set[str]) -> str:
+    forms = chain(["{}", PREFIX + "{}"], (f"{PREFIX}{{}}_{number}" for number in count(2)))
+    return next(form for form in forms if taken.isdisjoint(map(form.format, names)))
 
 
 def _free(name: str, taken: set[str]) -> str:

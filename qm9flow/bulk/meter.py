@@ -14,12 +14,14 @@ class Standing:
         total: Rows of the file; None for a pipe, whose rows cannot be counted beforehand.
         rate: Rows a second since this run began; None before there are any.
         seconds_left: None where it cannot be told yet.
+        noun: What is counted.
     """
 
     rows: int
     total: int | None
     rate: float | None
     seconds_left: float | None
+    noun: str = "rows"
 
     @property
     def fraction(self) -> float | None:
@@ -31,10 +33,10 @@ class Standing:
         """For people, in one line."""
         of = "" if self.total is None else f" of {self.total:,}"
         share = "" if self.fraction is None else f" ({self.fraction:.0%})"
-        parts = [f"{self.rows:,}{of} rows{share}"]
+        parts = [f"{self.rows:,}{of} {self.noun}{share}"]
         if self.rate is not None:
             digits = 1 if self.rate < 100 else 0
-            parts.append(f"{self.rate:,.{digits}f} rows/s")
+            parts.append(f"{self.rate:,.{digits}f} {self.noun}/s")
         if self.seconds_left is not None:
             parts.append(f"{duration(self.seconds_left)} left")
         return ", ".join(parts)
@@ -46,15 +48,17 @@ Show = Callable[[Standing], None]
 class Meter:
     """Turns counts into standings, and shows them."""
 
-    def __init__(self, total: int | None, show: Show | None = None) -> None:
+    def __init__(self, total: int | None, show: Show | None = None, *, noun: str = "rows") -> None:
         """Show nothing yet.
 
         Args:
             total: Rows of the file; None if unknown.
             show: Called with each standing.
+            noun: What is counted.
         """
         self._total = total
         self._show = show
+        self._noun = noun
         self._began: tuple[float, int] | None = None
 
     def tell(self, rows: int) -> None:
@@ -70,7 +74,7 @@ class Meter:
         rate = gained / elapsed if gained and elapsed > 0 else None
         left = (self._total - rows) / rate if rate and self._total is not None else None
         if self._show is not None:
-            self._show(Standing(rows, self._total, rate, left))
+            self._show(Standing(rows, self._total, rate, left, self._noun))
 
 
 def duration(seconds: float) -> str:

@@ -69,7 +69,7 @@ class Summary:
         rows: Rows of the input, and of the output.
         refused: How many of them have an error.
         resumed: Rows that an earlier run had done.
-        renamed: Columns whose names were taken, as `old -> new`.
+        renamed: Columns whose names, or those of their family, were taken, as `old -> new`.
     """
 
     rows: int

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qm9flow.cli.params import json_option
-from qm9flow.cli.progress import progress_bar
+from qm9flow.cli.progress import long_progress, progress_bar
+from qm9flow.cli.running import resumable
 from qm9flow.cli.show import print_json, say
 
 if TYPE_CHECKING:
@@ -99,9 +100,11 @@ def conformers(
     from qm9flow.molecules.pool import CONFORMERS
 
     starts = count or CONFORMERS
-    with progress_bar() as progress:
-        dataset = store.open_dataset(cache, progress)
-        made = make_conformers(dataset, starts, workers=workers, progress=progress, replace=force)
+    with resumable(_goes_on(force)):
+        with progress_bar() as progress:
+            dataset = store.open_dataset(cache, progress)
+        with long_progress() as tell:
+            made = make_conformers(dataset, starts, workers=workers, progress=tell, replace=force)
     _say_made(made, dataset, as_json=as_json)
 
 
@@ -122,10 +125,17 @@ def relaxed(cache: Path | None, workers: int | None, force: bool, as_json: bool)
     from qm9flow.data import store
     from qm9flow.data.relaxed import make_relaxed
 
-    with progress_bar() as progress:
-        dataset = store.open_dataset(cache, progress)
-        made = make_relaxed(dataset, workers=workers, progress=progress, replace=force)
+    with resumable(_goes_on(force)):
+        with progress_bar() as progress:
+            dataset = store.open_dataset(cache, progress)
+        with long_progress() as tell:
+            made = make_relaxed(dataset, workers=workers, progress=tell, replace=force)
     _say_made(made, dataset, as_json=as_json)
+
+
+def _goes_on(is_forced: bool) -> str:
+    command = "the same command without --force" if is_forced else "the same command"
+    return f"the shards that are done are kept, {command} goes on"
 
 
 def _say_made(made: "GeometrySet", dataset: "Dataset", *, as_json: bool) -> None:

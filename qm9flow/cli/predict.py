@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,14 @@ from qm9flow import properties
 from qm9flow.cli import predict_rows
 from qm9flow.cli.params import json_option, tracking_option
 from qm9flow.cli.progress import progress_bar
-from qm9flow.cli.show import print_json, remark, say
+from qm9flow.cli.show import print_json, say
 from qm9flow.errors import ConfigError, MoleculeError
 
 if TYPE_CHECKING:
     from qm9flow.cli.molecule_files import NamedRecord
     from qm9flow.inference.prediction import Prediction
     from qm9flow.inference.predictor import Predictor
+    from qm9flow.model import Model
 
 _PATH = click.Path(path_type=Path)
 _COLUMN = 18
@@ -72,7 +73,8 @@ def command(
 
     With --output, one FILE of any size is predicted row by row in bounded memory: CSV or TSV with
     a column of SMILES, .smi, .sdf, .xyz, .extxyz, each also gzipped, or - for standard input. CSV,
-    TSV, gzipped files and - go to standard output without it. Rows keep their order and columns.
+    TSV, gzipped files and - go to standard output without it. Rows keep their order and columns;
+    what the input has a column of already, such as gap, is predicted into qm9flow_gap.
     A run that was stopped or killed goes on by the same command, to the same bytes; with standard
     input, if that begins with the same rows again.
 
@@ -86,11 +88,6 @@ def command(
       qm9flow predict molecules.sdf.gz --output predictions.parquet --targets gap
       zcat big.smi.gz | qm9flow predict - --format smi --output predictions.jsonl
     """
-    from qm9flow.cli.molecule_files import NamedRecord, read_file
-    from qm9flow.inference.prediction import entry
-    from qm9flow.inference.predictor import Predictor
-    from qm9flow.registry.find import find_model
-
     wanted = _targets(targets)
     if predict_rows.is_wanted(files, rows):
         if smiles or xyz or sdf or len(files) != 1:
@@ -98,42 +95,18 @@ def command(
                 "tables, gzipped files, standard input and --output are predicted row by row, from "
                 "one FILE at a time and without --smiles, --xyz and --sdf: run it by itself"
             )
-        predict_rows.run(
-            files[0],
-            predict_rows.RowOptions(**rows, targets=wanted, geometry=geometry, as_json=as_json),
-            predict_rows.open_model(model, tracking_uri, device),
-        )
-        return
-    named = [NamedRecord(text, {"smiles": text}) for text in smiles]
-    for kind, paths in (("xyz", xyz), ("sdf", sdf), (None, files)):
-        for path in paths:
-            named += read_file(path, kind, geometry)
-    if not named:
-        raise ConfigError("no molecule given: use --smiles, --xyz, --sdf, or name files")
-    found = find_model(model, tracking_uri)
-    remark(found.remark)
-    predictor = Predictor(found.bundle, provider=device)  # type: ignore[arg-type]
-    results = _predict(predictor, named, wanted)
-    identity = {
-        "name": found.name,
-        "version": found.version,
-        "alias": found.alias,
-        "provider": predictor.provider,
-    }
-    if as_json:
-        units = {name: predictor.units[name] for name in wanted}
-        entries = [entry(result) for result in results]
-        print_json(
-            {"model": identity, "units": units, "level": predictor.level, "results": entries}
-        )
+        said = predict_rows.RowOptions(**rows, targets=wanted, geometry=geometry, as_json=as_json)
+        predict_rows.run(files[0], said, predict_rows.open_model(model, tracking_uri, device))
     else:
-        say(
-            "\n".join(
-                _report(identity, [item.name for item in named], wanted, results, predictor.level)
-            )
-        )
-    if all(isinstance(result, MoleculeError) for result in results):
-        sys.exit(1)
+        named = _read(smiles, {"xyz": xyz, "sdf": sdf, None: files}, geometry)
+        opened = predict_rows.open_model(model, tracking_uri, device)
+        results = _predict(opened.predictor, named, wanted)
+        if as_json:
+            print_json(_answer(opened, wanted, results))
+        else:
+            say("\n".join(_report(opened, [item.name for item in named], wanted, results)))
+        if all(isinstance(result, MoleculeError) for result in results):
+            sys.exit(1)
 
 
 def _targets(names: str | None) -> tuple[str, ...]:
@@ -143,6 +116,21 @@ def _targets(names: str | None) -> tuple[str, ...]:
     if not given:
         raise ConfigError(f"--targets names none; the targets are {', '.join(properties.TARGETS)}")
     return tuple(dict.fromkeys(properties.get(name).name for name in given))
+
+
+def _read(
+    smiles: Sequence[str], files: Mapping[str | None, Sequence[Path]], geometry: str | None
+) -> "list[NamedRecord]":
+    """All molecules, in order; files by what they are, under None by their suffix."""
+    from qm9flow.cli.molecule_files import NamedRecord, read_file
+
+    named = [NamedRecord(text, {"smiles": text}) for text in smiles]
+    for kind, paths in files.items():
+        for path in paths:
+            named += read_file(path, kind, geometry)
+    if not named:
+        raise ConfigError("no molecule given: use --smiles, --xyz, --sdf, or name files")
+    return named
 
 
 def _predict(
@@ -156,17 +144,36 @@ def _predict(
     return predictor.predict_each(molecules, targets)
 
 
+def _answer(
+    model: "Model", targets: tuple[str, ...], results: "Sequence[Prediction | MoleculeError]"
+) -> dict[str, Any]:
+    """What the service answers."""
+    from qm9flow.inference.prediction import entry
+
+    return {
+        "model": {
+            "name": model.name,
+            "version": model.version,
+            "alias": model.alias,
+            "provider": model.device,
+        },
+        "units": {name: model.units[name] for name in targets},
+        "level": model.level,
+        "results": [entry(result) for result in results],
+    }
+
+
 def _report(
-    identity: dict[str, Any],
+    model: "Model",
     names: Sequence[str],
     targets: tuple[str, ...],
     results: "Sequence[Prediction | MoleculeError]",
-    level: float | None,
 ) -> list[str]:
     """A target a line, a molecule a column, as many columns as the terminal holds."""
-    version = "" if identity["version"] is None else f" version {identity['version']}"
-    alias = f" ({identity['alias']})" if identity["alias"] else ""
-    lines = [f"{identity['name']}{version}{alias} on {identity['provider']}"]
+    version = "" if model.version is None else f" version {model.version}"
+    alias = f" ({model.alias})" if model.alias else ""
+    lines = [f"{model.name}{version}{alias} on {model.device}"]
+    level = model.level
     if level is not None and any(_has_interval(result) for result in results):
         lines.append(f"+-: the true value lies inside for {level:.0%} of molecules like QM9's")
     good = [

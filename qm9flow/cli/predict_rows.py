@@ -5,11 +5,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from qm9flow.cli.progress import row_progress
+from qm9flow.cli.running import resumable
 from qm9flow.cli.show import print_json, remark
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from qm9flow.model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
 
 _STREAMED = (".csv", ".tsv", ".tab", ".gz")
 _OPTIONS = (
@@ -141,15 +139,14 @@ def run(source: Path, said: RowOptions, model: "Model") -> None:
     path = None if said.output in (None, "-") else Path(str(said.output))
     output: Path | IO[bytes] = sys.stdout.buffer if path is None else path
     try:
-        summary = _predict(source, output, said, model)
-    except KeyboardInterrupt:
-        _interrupted(path)
+        with resumable(_goes_on(path)):
+            summary = _predict(source, output, said, model)
     except BrokenPipeError:
         # Python would write to the closed pipe once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    for name in summary.renamed:
-        remark(f"a column's name is taken: {name}")
+    if summary.renamed:
+        remark(f"named otherwise than usual: {', '.join(summary.renamed)}")
     if said.as_json and path is not None:
         print_json({"output": str(path), **asdict(summary)})
     else:
@@ -175,10 +172,10 @@ def _predict(source: Path, output: Path | IO[bytes], said: RowOptions, model: "M
         )
 
 
-def _interrupted(path: Path | None) -> NoReturn:
-    goes_on = "" if path is None else ": the same command goes on, without --restart"
-    remark(f"\nInterrupted{goes_on}")
-    sys.exit(INTERRUPTED)
+def _goes_on(path: Path | None) -> str:
+    if path is None:
+        return "rows that go to standard output begin anew next time"
+    return "the same command goes on, without --restart"
 
 
 def _sentence(summary: "Summary", path: Path | None) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from qm9flow.bulk.meter import Meter
 from qm9flow.cli.show import remark
 
 if TYPE_CHECKING:
@@ -55,3 +56,22 @@ def row_progress() -> Iterator[Callable[["Standing"], None]]:
                 remark(standing.text)
 
         yield show
+
+
+@contextmanager
+def long_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """How far hours of work are, with rate and time left: shown as `row_progress` does.
+
+    Yields:
+        A callback for library functions: what is counted, how much of it is done, how much there
+        is. The first call is where the work begins.
+    """
+    meter: Meter | None = None
+    with row_progress() as show:
+
+        def tell(what: str, done: int, total: int) -> None:
+            nonlocal meter
+            meter = meter or Meter(total, show, noun=what)
+            meter.tell(done)
+
+        yield tell

@@ -1,6 +1,7 @@
 """Long work in the foreground: signals become a wish to stop."""
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -50,6 +51,26 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def resumable(goes_on: str) -> Iterator[None]:
+    """Let Ctrl-C or SIGTERM end work that may end anywhere: with a line and an exit status.
+
+    Args:
+        goes_on: How it goes on, for the line.
+
+    Yields:
+        Nothing.
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        remark(f"\nInterrupted: {goes_on}")
+        sys.exit(INTERRUPTED)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -25,7 +25,10 @@ from qm9flow.errors import ConfigError
 @option("--minutes", float, "Training time, at most.")
 @option("--epochs", int, "Epochs, at most.")
 @option(
-    "--learning-rate", float, "After warm-up; 1e-3 or less to go on from a model for a short time."
+    "--learning-rate",
+    float,
+    "After warm-up. With --start-from 1e-3 or less for a short time, and 2e-3 with --geometry "
+    "approximate, which is new to the weights.  [default: the recipe's, flagship 3e-3]",
 )
 @option("--train-size", int, "Training molecules.")
 @option(
@@ -59,7 +62,8 @@ def command(
       qm9flow train --minutes 45 --register
       qm9flow train --recipe group --epochs 10
       qm9flow train --start-from pretrained --learning-rate 5e-4 --minutes 30
-      qm9flow train --start-from champion --geometry approximate --minutes 120 --register
+      qm9flow train --start-from champion --geometry approximate --learning-rate 2e-3 \\
+        --minutes 130 --register
       qm9flow train --from-run 0123456789abcdef0123456789abcdef
     """
     from qm9flow.workflows.single import config_of_run, run_training, with_options

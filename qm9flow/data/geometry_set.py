@@ -9,6 +9,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,14 @@ FORMAT = 1
 SHARD = 500
 """Molecules a file while they are made: what a kill costs, some ten seconds of two cores."""
 
+ANEW = "anew"
+"""A file among the shards of a run that is to replace a good set: without it, that set is final."""
+
 SAME = "its atoms are not those of the tables' geometry"
 
 Arrays = dict[str, npt.NDArray[Any]]
+Part = tuple[Arrays, list[list[Any]]]
+"""Arrays of some molecules, and for those that have no geometry the place, SMILES and reason."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +192,7 @@ def make_set(
     progress: Progress | None = None,
     replace: bool = False,
 ) -> GeometrySet:
-    """Make a set, going on where an earlier run was cut off.
+    """Make a set, going on where an earlier run was cut off, also one that was to replace a set.
 
     Args:
         kind: Which.
@@ -205,18 +211,15 @@ def make_set(
     shards = folder.with_name(f"{folder.name}-shards")
     if replace:
         shutil.rmtree(shards, ignore_errors=True)
-    elif folder.exists():
+    elif folder.exists() and not (shards / ANEW).exists():
         return open_set(kind, dataset)
     columns.require_writable(folder)
     try:
         shards.mkdir(parents=True, exist_ok=True)
+        if replace:
+            (shards / ANEW).touch()
         with MoleculePool(workers) as pool:
-            parts = []
-            for places in _ranges(len(dataset)):
-                path = shards / f"{places.start:06d}.npz"
-                parts.append(_read_shard(path) or _made(path, places, dataset, kind, pool))
-                if progress is not None:
-                    progress("molecules", places.stop, len(dataset))
+            parts = _parts(kind, dataset, shards, pool, progress)
     except OSError as error:
         raise CacheError(f"cannot write geometries to {shards}: {error}; free space") from error
     arrays, failures = _joined(parts)
@@ -228,7 +231,8 @@ def make_set(
         **kind.facts,
         "failures": failures,
     }
-    columns.write(folder, arrays, facts, replace)
+    columns.write(folder, arrays, facts, replace=(shards / ANEW).exists())
+    (shards / ANEW).unlink(missing_ok=True)
     shutil.rmtree(shards, ignore_errors=True)
     return open_set(kind, dataset)
 
@@ -238,12 +242,36 @@ def _ranges(total: int) -> Iterator[range]:
         yield range(start, min(start + SHARD, total))
 
 
+def _parts(
+    kind: Kind, dataset: Dataset, shards: Path, pool: MoleculePool, progress: Progress | None
+) -> list[Part]:
+    """All files of molecules; progress begins with the first that is not there yet."""
+    parts = []
+    for places in _ranges(len(dataset)):
+        path = shards / f"{places.start:06d}.npz"
+        part = _read_shard(path)
+        if part is None:
+            tell = None if progress is None else _behind(places.start, len(dataset), progress)
+            part = _made(path, places, dataset, kind, partial(pool.build, progress=tell))
+        parts.append(part)
+    return parts
+
+
+def _behind(before: int, total: int, progress: Progress) -> Progress:
+    """Progress of a file as that of the set."""
+    return lambda what, done, _: progress(what, before + done, total)
+
+
 def _made(
-    path: Path, places: range, dataset: Dataset, kind: Kind, pool: MoleculePool
-) -> tuple[Arrays, list[list[Any]]]:
+    path: Path,
+    places: range,
+    dataset: Dataset,
+    kind: Kind,
+    build: Callable[[list[Job]], list[Structure | MoleculeError]],
+) -> Part:
     """One file of molecules."""
     texts, jobs = kind.jobs(dataset, places)
-    built = pool.build(jobs)
+    built = build(jobs)
     found = [_checked(dataset, i, item) for i, item in zip(places, built, strict=True)]
     arrays, failures = _packed(places, texts, found)
     note = np.frombuffer(json.dumps(failures).encode(), dtype=np.uint8)
@@ -253,7 +281,7 @@ def _made(
     return arrays, failures
 
 
-def _read_shard(path: Path) -> tuple[Arrays, list[list[Any]]] | None:
+def _read_shard(path: Path) -> Part | None:
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = dict(stored)
@@ -274,7 +302,7 @@ def _checked(
 
 def _packed(
     places: range, texts: Sequence[str], found: Sequence[Structure | MoleculeError]
-) -> tuple[Arrays, list[list[Any]]]:
+) -> Part:
     whole = [item for item in found if isinstance(item, Conformers)]
     counts = [len(item.energies) if isinstance(item, Conformers) else 0 for item in found]
     sizes = [len(item.numbers) for item in whole for _ in item.energies]
@@ -306,7 +334,7 @@ def _concatenated(
     return np.concatenate([np.zeros(empty, dtype=kind), *parts]).astype(kind)
 
 
-def _joined(parts: Sequence[tuple[Arrays, list[list[Any]]]]) -> tuple[Arrays, list[list[Any]]]:
+def _joined(parts: Sequence[Part]) -> Part:
     names = parts[0][0]
     joined = {name: np.concatenate([arrays[name] for arrays, _ in parts]) for name in names}
     for lengths, pointers in (("counts", "first"), ("sizes", "ptr"), ("lengths", "text_ptr")):

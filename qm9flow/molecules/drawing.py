@@ -11,7 +11,7 @@ from rdkit import Chem
 from rdkit.Chem import rdDepictor, rdDetermineBonds
 from rdkit.Chem.Draw import rdMolDraw2D
 
-from qm9flow.errors import DrawingError, EmptyMoleculeError, TooLargeError
+from qm9flow.errors import DrawingError, EmptyMoleculeError, TooLargeError, UnreadableError
 from qm9flow.molecules.conformers import parse_mol_block, parse_smiles
 
 PIXELS_AN_ANGSTROM = 32
@@ -68,7 +68,7 @@ def draw_xyz(text: str, max_atoms: int) -> str:
     """
     graph = Chem.MolFromXYZBlock(text)
     if graph is None:
-        raise EmptyMoleculeError("not an XYZ text")
+        raise UnreadableError("not an XYZ text")
     _refuse_size(graph, max_atoms)
     for atom in graph.GetAtoms():
         atom.SetNoImplicit(True)  # every hydrogen is there: a bare carbon atom is no methane

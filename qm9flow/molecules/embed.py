@@ -33,9 +33,8 @@ the second way below, in two thirds of the time.
 """
 
 TORSION_STARTS = 5
-"""Starts with ETKDGv3's torsion terms; without them a start takes three quarters of the time. The
-conformer that QM9 has is, for 90% of 200 molecules, among 20 starts either way, among 5 for 78%
-with the terms and for 75% without."""
+"""Starts with ETKDGv3's torsion terms; without them a start takes three quarters of the time. As
+many with as without, in ten starts, find QM9's own conformer for 88% of 398 molecules."""
 
 FREE_ATTEMPTS = 12
 """Starts, at least, of the ways that do not hold to the handedness on the way."""

@@ -12,6 +12,7 @@ from qm9flow.errors import (
     EmptyMoleculeError,
     NonFiniteError,
     TooLargeError,
+    UnreadableError,
     UnsupportedElementError,
 )
 
@@ -114,7 +115,8 @@ def validate(molecule: Molecule, max_atoms: int) -> None:
         max_atoms: Most atoms allowed.
 
     Raises:
-        EmptyMoleculeError: It has no atoms, or its arrays do not belong together.
+        EmptyMoleculeError: It has no atoms.
+        UnreadableError: Its arrays do not belong together.
         TooLargeError: It has more than `max_atoms` atoms.
         UnsupportedElementError: An element that QM9 does not hold.
         NonFiniteError: A coordinate is not finite, or too large for float32.
@@ -124,7 +126,7 @@ def validate(molecule: Molecule, max_atoms: int) -> None:
     if numbers.ndim != 1 or len(numbers) == 0:
         raise EmptyMoleculeError("the molecule has no atoms: give at least one")
     if positions.shape != (len(numbers), 3):
-        raise EmptyMoleculeError(
+        raise UnreadableError(
             f"{len(numbers)} atoms need positions of shape ({len(numbers)}, 3), "
             f"got {positions.shape}"
         )

@@ -18,10 +18,12 @@ from qm9flow.elements import NUMBER_OF, NUMBERS, SYMBOL_OF
 from qm9flow.errors import (
     ChargedError,
     EmptyMoleculeError,
+    InvalidRecordError,
     InvalidSmilesError,
     MoleculeError,
     NonFiniteError,
     TooLargeError,
+    UnreadableError,
     UnsupportedElementError,
 )
 from qm9flow.molecules.molecule import Conformers, Geometry, Molecule, Structure, validate
@@ -150,14 +152,14 @@ def from_arrays(
         MoleculeError: The arrays cannot be read, or are a molecule that is refused.
     """
     if geometry not in get_args(Geometry):
-        raise EmptyMoleculeError(
+        raise InvalidRecordError(
             f"geometry must be one of {', '.join(get_args(Geometry))}, got {shown(geometry)}"
         )
     numbers, positions = _plain_list(numbers, "numbers"), _plain_list(positions, "positions")
     if len(numbers) > max_atoms:
         raise TooLargeError(f"the molecule has {len(numbers)} atoms; the limit is {max_atoms}")
     if len(numbers) != len(positions):
-        raise EmptyMoleculeError(
+        raise UnreadableError(
             f"numbers names {len(numbers)} atoms, positions {len(positions)}: both must name the "
             "same atoms"
         )
@@ -385,7 +387,7 @@ def _or_raise(result: Structure | MoleculeError) -> Structure:
 
 def _refuse_text(text: object, what: str) -> None:
     if not isinstance(text, str):
-        raise EmptyMoleculeError(f"expected {what}, got {shown(text)}")
+        raise UnreadableError(f"expected {what}, got {shown(text)}")
     if len(text) > MAX_TEXT_CHARACTERS:
         raise TooLargeError(
             f"the text has {len(text):,} characters; the limit is {MAX_TEXT_CHARACTERS:,}"
@@ -413,10 +415,10 @@ def _smiles_job(text: object) -> Job:
 def _sdf_job(text: object, geometry: object) -> Job:
     _refuse_text(text, "a mol block")
     if geometry not in ("dft", "approximate"):
-        raise EmptyMoleculeError(f"geometry must be dft or approximate, got {shown(geometry)}")
+        raise InvalidRecordError(f"geometry must be dft or approximate, got {shown(geometry)}")
     block = split_sdf(cast(str, text))
     if len(block) > 1:
-        raise EmptyMoleculeError(f"the SDF text holds {len(block)} molecules: give one at a time")
+        raise UnreadableError(f"the SDF text holds {len(block)} molecules: give one at a time")
     if not block[0].strip():
         raise EmptyMoleculeError("the mol block is empty")
     return Job("sdf", block[0], geometry)
@@ -433,11 +435,11 @@ _FORMS: dict[str, tuple[set[str], set[str]]] = {
 
 def _read(record: object, max_atoms: int) -> Molecule | Job:
     if not isinstance(record, Mapping):
-        raise EmptyMoleculeError(f"a molecule must be an object, got {shown(record)}")
+        raise InvalidRecordError(f"a molecule must be an object, got {shown(record)}")
     keys = set(record)
     form = next((f for f, (must, may) in _FORMS.items() if must <= keys <= must | may), None)
     if form is None:
-        raise EmptyMoleculeError(
+        raise InvalidRecordError(
             'a molecule is {"smiles": ...}, {"xyz": ...}, {"sdf": ...} or {"numbers": ..., '
             '"positions": ...}, all but the first with "geometry" if you like; got the keys '
             f"{shown(sorted(map(str, keys)))}"
@@ -448,7 +450,7 @@ def _read(record: object, max_atoms: int) -> Molecule | Job:
         return _sdf_job(record["sdf"], record.get("geometry", "approximate"))
     geometry = record.get("geometry", "dft")
     if geometry not in ("dft", "approximate"):
-        raise EmptyMoleculeError(f"geometry must be dft or approximate, got {shown(geometry)}")
+        raise InvalidRecordError(f"geometry must be dft or approximate, got {shown(geometry)}")
     if form == "xyz":
         return from_xyz(record["xyz"], cast(Geometry, geometry), max_atoms)
     numbers, positions = record["numbers"], record["positions"]
@@ -480,7 +482,7 @@ def _xyz_head(lines: list[str], first: int) -> tuple[str, int, int]:
     count = _count(lines[0])
     if count is None:
         if not _is_atom(lines[0]) and len(lines[0].split()) != 4:
-            raise EmptyMoleculeError(
+            raise UnreadableError(
                 f"line {first + 1}: expected the number of atoms, or `symbol x y z`, got "
                 f"{shown(lines[0])}"
             )
@@ -491,12 +493,12 @@ def _xyz_head(lines: list[str], first: int) -> tuple[str, int, int]:
         return "", 1, count
     comment = lines[1] if len(lines) > 1 else ""
     if len(lines) < count + 2:
-        raise EmptyMoleculeError(
+        raise UnreadableError(
             f"line {first + 1} announces {count} atoms, but only {max(len(lines) - 2, 0)} lines "
             "follow the comment"
         )
     if len(lines) > count + 2 and not comment.startswith("gdb"):
-        raise EmptyMoleculeError(
+        raise UnreadableError(
             f"line {first + count + 3}: expected the end after {count} atoms, got "
             f"{shown(lines[count + 2])}; give one molecule at a time"
         )
@@ -528,7 +530,7 @@ def _xyz_columns(comment: str, line: int) -> tuple[int, int]:
         place += int(width) if re.fullmatch(r"[1-9]\d{0,2}", width, re.ASCII) else 1
     symbol = places.get("species:1", places.get("z:1"))
     if symbol is None or "pos:3" not in places:
-        raise EmptyMoleculeError(
+        raise UnreadableError(
             f"line {line}: Properties must name the columns species:S:1 and pos:R:3, got "
             f"{shown(found[1])}"
         )
@@ -540,7 +542,7 @@ def _xyz_atom(line: str, where: str, columns: tuple[int, int]) -> tuple[int, lis
     symbol_at, x_at = columns
     if len(words) < max(symbol_at + 1, x_at + 3):
         what = "`symbol x y z`" if columns == (0, 1) else "what Properties announces"
-        raise EmptyMoleculeError(f"{where}: expected {what}, got {shown(line)}")
+        raise UnreadableError(f"{where}: expected {what}, got {shown(line)}")
     words = [words[symbol_at], *words[x_at : x_at + 3]]
     symbol = _ATOM.fullmatch(words[0])
     number = NUMBER_OF.get(symbol[1].capitalize()) if symbol else None
@@ -562,13 +564,13 @@ def _plain_list(values: Any, what: str) -> list[Any]:
     if isinstance(values, np.ndarray):
         values = values.tolist()
     if not isinstance(values, list | tuple):
-        raise EmptyMoleculeError(f"{what} must be a list, got {shown(values)}")
+        raise UnreadableError(f"{what} must be a list, got {shown(values)}")
     return list(values)
 
 
 def _position(row: Any, where: str) -> list[float]:
     if not isinstance(row, list | tuple) or len(row) != 3:
-        raise EmptyMoleculeError(f"{where}: a position is [x, y, z], got {shown(row)}")
+        raise UnreadableError(f"{where}: a position is [x, y, z], got {shown(row)}")
     for value in row:
         if type(value) is int and abs(value) > _LARGEST:
             raise NonFiniteError(f"{where}: the coordinate {shown(value)} is too large")

@@ -31,13 +31,14 @@ from qm9flow.errors import ConformerError, DrawingError, MoleculeError, Molecule
 from qm9flow.molecules.molecule import Conformers, Geometry, Molecule, Structure
 
 TIMEOUT_S = 10.0
-"""Seconds for one molecule; QM9's take 0.02 on average, the slowest about one."""
+"""Seconds for one molecule; a SMILES of QM9 takes 0.045 on average."""
 
 MAX_ATOMS = 256
 """Most atoms of a molecule, hydrogens included; QM9's largest has 29."""
 
 CONFORMERS = 10
-"""Starts of a SMILES: geometries at most."""
+"""Starts of a SMILES: geometries at most, 3.6 on average for QM9's molecules. Ten find QM9's own
+conformer for 88% of 398 molecules, five for 76%, twenty for 93%."""
 
 START_TIMEOUT_S = 120.0
 """Seconds for a process to start and load RDKit; some tenths on an idle machine."""

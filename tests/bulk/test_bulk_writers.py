@@ -113,6 +113,7 @@ def test_parquet_is_made_some_rows_at_a_time(
         (("id", "smiles"), ("gap",), ["id", "smiles", "gap"]),
         (("gap", "smiles"), ("gap",), ["gap", "smiles", "qm9flow_gap"]),
         (("gap", "qm9flow_gap"), ("gap",), ["gap", "qm9flow_gap", "qm9flow_gap_2"]),
+        (("Gap",), ("gap",), ["Gap", "qm9flow_gap"]),
         (("a", "a", "a"), (), ["a", "a_2", "a_3"]),
         (("a", "a", "a_2"), (), ["a", "a_3", "a_2"]),
         (("", "a", ""), (), ["column_1", "a", "column_3"]),
@@ -125,12 +126,36 @@ def test_every_column_has_a_name_of_its_own(
     assert [column.name for column in named(inputs, [Column(name) for name in own])] == expected
 
 
-@given(
-    inputs=st.lists(st.sampled_from(["", "a", "a_2", "gap", "qm9flow_gap", "column_1", "error"]))
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        (["mu"], ["gap", "gap_low", "gap_high"]),
+        (["gap"], ["qm9flow_gap", "qm9flow_gap_low", "qm9flow_gap_high"]),
+        (["gap_high"], ["qm9flow_gap", "qm9flow_gap_low", "qm9flow_gap_high"]),
+        (["gap", "qm9flow_gap_low"], ["qm9flow_gap_2", "qm9flow_gap_low_2", "qm9flow_gap_high_2"]),
+    ],
 )
-def test_names_never_repeat_and_first_ones_stay(inputs: list[str]) -> None:
-    found = [column.name for column in named(inputs, own_columns(("gap",), None))]
-    assert len(set(found)) == len(found) == len(inputs) + len(own_columns(("gap",), None))
+def test_an_interval_keeps_to_its_value(inputs: list[str], expected: list[str]) -> None:
+    found = [column.name for column in named(inputs, own_columns(("gap", "alpha"), 0.9))]
+    assert found[len(inputs) :][:4] == [*expected, "alpha"]
+
+
+def test_what_belongs_together_is_renamed_together() -> None:
+    own = own_columns((), None)
+    found = [column.name for column in named(["error", "version"], own)]
+    renamed = {name.removeprefix("qm9flow_") for name in found if name.startswith("qm9flow_")}
+    assert renamed == {"error_code", "error", "model", "version"}
+    assert named((), own) == own
+
+
+@given(
+    inputs=st.lists(st.sampled_from(["", "a", "a_2", "gap", "qm9flow_gap", "column_1", "error"])),
+    level=st.sampled_from([None, 0.9]),
+)
+def test_names_never_repeat_and_first_ones_stay(inputs: list[str], level: float | None) -> None:
+    own = own_columns(("gap",), level)
+    found = [column.name for column in named(inputs, own)]
+    assert len(set(found)) == len(found) == len(inputs) + len(own)
     for name in set(inputs) - {""}:
         assert found[inputs.index(name)] == name
 
@@ -197,7 +222,7 @@ def test_parquet_names_units_of_duplicate_free_columns() -> None:
     schema = pyarrow.ipc.read_schema(io.BytesIO(writer.head()))
     assert schema.field("gap").type == pyarrow.string()
     assert schema.field("qm9flow_gap").metadata == {b"unit": b"eV"}
-    assert schema.field("gap_high").type == pyarrow.float64()
+    assert schema.field("qm9flow_gap_high").type == pyarrow.float64()
 
 
 def test_the_meter_tells_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from qm9flow.data.store import Dataset
 from qm9flow.errors import ConfigError, InvalidSmilesError, MoleculeError, RegistryError
 from qm9flow.inference.prediction import Prediction
 from qm9flow.model import Model
-from qm9flow.molecules.parse import from_smiles, from_xyz
+from qm9flow.molecules.parse import from_smiles, from_xyz, shown
 
 MANUAL = Path(__file__).resolve().parents[2] / "docs" / "python.md"
 CALIBRATED = Path(__file__).resolve().parents[1] / "release" / "format_6"
@@ -69,20 +69,50 @@ def test_refused_molecules_stay_in_their_place_or_raise(model: Model) -> None:
     assert [isinstance(result, MoleculeError) for result in results] == [
         *(False, True, True, True, True, True, True, True, True, False)
     ]
-    assert [result.code for result in results[1:3]] == ["invalid_smiles", "empty"]
+    assert [result.code for result in results[1:3]] == ["invalid_smiles", "invalid_record"]
     assert results[7].code == "charged"
     with pytest.raises(InvalidSmilesError):
         model.predict(given, errors="raise")
     assert model.predict([]) == []
 
 
-def test_wrong_calls_are_said(model: Model) -> None:
+@pytest.mark.parametrize("nothing", [None, 7, 0.5, np.array("C")])
+def test_predict_says_what_it_takes(model: Model, nothing: Any) -> None:
+    with pytest.raises(ConfigError, match=r"list of molecules, each a SMILES, .*; got ") as caught:
+        model.predict(nothing)
+    assert str(caught.value).endswith(shown(nothing))
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        *("CCO", b"CCO", {"smiles": "C"}, Atoms(), Chem.MolFromSmiles("C")),
+        *(([1, 1], [[0, 0, 0], [0, 0, 0.74]]), from_xyz(served.WATER)),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_one_molecule_goes_into_brackets(model: Model, one: Any) -> None:
+    with pytest.raises(ConfigError, match="brackets"):
+        model.predict(one)
+
+
+def test_any_iterable_of_molecules_will_do(model: Model) -> None:
+    expected = [result.values for result in model.predict(["O", "C"], ["gap"])]
+    for given in (("O", "C"), np.array(["O", "C"]), iter(["O", "C"])):
+        assert [result.values for result in model.predict(given, np.array(["gap"]))] == expected
+
+
+def test_wrong_calls_are_said(model: Model, tmp_path: Path) -> None:
     for call in (
-        lambda: model.predict("CCO"),
         lambda: model.predict(["C"], "gap"),
         lambda: model.predict(["C"], ["gip"]),
         lambda: model.predict(["C"], []),
+        lambda: model.predict(["C"], 7),
+        lambda: model.predict(["C"], [["gap"]]),
         lambda: model.predict(["C"], errors="drop"),
+        lambda: model.predict([served.WATER], geometry="smiles"),
+        lambda: model.predict_file(None, tmp_path / "out.csv"),
+        lambda: model.predict_file(tmp_path / "in.csv", None),
     ):
         with pytest.raises(ConfigError):
             call()
@@ -97,9 +127,23 @@ def test_results_become_tables(model: Model) -> None:
     frame = results.to_pandas()
     assert list(frame.columns) == list(first)
     assert frame["mu"].isna().tolist() == [False, True]
+    assert np.isnan(frame["mu"][1])
+    assert frame["error_code"].isna().tolist() == [True, False]
     empty = model.predict([], ["gap"]).to_pandas()
     assert "gap" in empty.columns
     assert len(empty) == 0
+
+
+@pytest.mark.parametrize("molecules", [["CCO"], ["CCO", "C1CC"], ["C1CC"], []], ids=len)
+def test_a_table_has_the_same_types_whatever_is_in_it(molecules: list[str]) -> None:
+    """Also where all of a column is None: intervals, the domain, what a refused molecule lacks."""
+    model = qm9flow.load("pretrained", device="cpu")
+    frame = model.predict(molecules, ["gap", "a"]).to_pandas()
+    numbers = ["gap", "gap_low", "gap_high", "a", "a_low", "a_high", "domain_score", "conformers"]
+    assert {str(kind) for kind in frame[numbers].dtypes} == {"float64"}
+    assert str(frame["in_domain"].dtype) == "boolean"
+    assert {str(kind) for kind in frame.drop(columns=[*numbers, "in_domain"]).dtypes} == {"string"}
+    assert len(frame[frame["in_domain"]]) <= len(molecules)  # missing values do not stop a filter
 
 
 def test_what_is_said_of_the_model(model: Model, bundle: Path) -> None:

@@ -1,15 +1,21 @@
 """`qm9flow data` as a user calls it."""
 
+import dataclasses
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
 from qm9flow import properties
+from qm9flow.cli import progress
 from qm9flow.cli.main import cli
+from qm9flow.data import geometry_set, store
 from qm9flow.data.store import Dataset
 
 
@@ -116,7 +122,63 @@ def test_unwritable_cache_is_an_error_that_says_what_to_do(
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("command", [[], ["prepare"], ["info"]])
+@pytest.mark.parametrize("command", ["conformers", "relaxed"])
+def test_geometries_are_made_with_lines_in_a_log(
+    command: str, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = dataclasses.replace(
+        dataset, folder=tmp_path / "qm9", ptr=dataset.ptr[:31], index=dataset.index[:30]
+    )
+    monkeypatch.setattr(store, "open_dataset", lambda *_: few)
+    monkeypatch.setattr(geometry_set, "SHARD", 10)
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    result = CliRunner().invoke(cli, ["data", command, "--workers", "1", "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["molecules"] == 30
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith("1 of 30 molecules (3%)")
+    assert lines[11].startswith("12 of 30 molecules (40%)")
+    assert "molecules/s" in lines[11]
+    assert "left" in lines[11]
+
+
+@pytest.mark.parametrize(
+    ("number", "arguments", "goes_on"),
+    [
+        (signal.SIGINT, (), "the same command goes on"),
+        (signal.SIGTERM, ("--force",), "the same command without --force goes on"),
+    ],
+)
+def test_ctrl_c_keeps_shards_and_says_how_to_go_on(
+    dataset: Dataset, tmp_path: Path, number: int, arguments: tuple[str, ...], goes_on: str
+) -> None:
+    (tmp_path / dataset.folder.name).symlink_to(dataset.folder)
+    options = ("--cache", str(tmp_path), "--workers", "1", *arguments)
+    with subprocess.Popen(
+        [sys.executable, "-m", "qm9flow", "data", "relaxed", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        until = time.monotonic() + 90
+        while not list(tmp_path.glob("*-shards/*.npz")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert f"Interrupted: the shards that are done are kept, {goes_on}" in err
+    assert "Aborted" not in err
+    assert "Traceback" not in err
+    psutil.wait_procs(family, timeout=20)
+    assert not [child for child in family if child.is_running()]
+    assert list(tmp_path.glob("*-shards/*.npz"))
+
+
+@pytest.mark.parametrize("command", [[], ["prepare"], ["info"], ["conformers"], ["relaxed"]])
 def test_help_has_an_example_and_loads_no_torch(command: list[str]) -> None:
     result = CliRunner().invoke(cli, ["data", *command, "--help"])
     assert result.exit_code == 0

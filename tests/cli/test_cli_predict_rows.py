@@ -90,7 +90,7 @@ def test_rows_to_standard_output(
 def test_clashing_names_are_told(registry: Path) -> None:
     (registry / "in.csv").write_text("smiles,gap\nO,old\n")
     result = call("in.csv", "--output", "out.csv")
-    assert result.stderr.splitlines()[0] == "a column's name is taken: 'gap' -> 'qm9flow_gap'"
+    assert result.stderr.splitlines()[0] == "named otherwise than usual: 'gap' -> 'qm9flow_gap'"
     (row,) = rows_of((registry / "out.csv").read_text())
     assert row["gap"] == "old"
     assert float(row["qm9flow_gap"])

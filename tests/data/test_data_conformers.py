@@ -14,7 +14,7 @@ from qm9flow.data.stereo import isomeric_smiles
 from qm9flow.data.store import Dataset
 from qm9flow.errors import CacheError, MoleculeError
 from qm9flow.molecules.molecule import Structure
-from qm9flow.molecules.pool import Job, MoleculePool
+from qm9flow.molecules.pool import Job, MoleculePool, Progress
 
 
 @pytest.fixture
@@ -46,20 +46,44 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     shutil.rmtree(whole.folder)
     inner, calls = MoleculePool.build, []
 
-    def counted(pool: MoleculePool, jobs: Sequence[Job]) -> list[Structure | MoleculeError]:
+    def counted(
+        pool: MoleculePool, jobs: Sequence[Job], progress: Progress | None
+    ) -> list[Structure | MoleculeError]:
         calls.append(len(jobs))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return inner(pool, jobs)
+        return inner(pool, jobs, progress=progress)
 
     monkeypatch.setattr(MoleculePool, "build", counted)
     with pytest.raises(KeyboardInterrupt):
         make_conformers(few, 2, workers=1)
     first, second = sorted(whole.folder.parent.glob("*-shards/*.npz"))
     second.write_bytes(second.read_bytes()[:100])
-    assert make_conformers(few, 2, workers=1).digest == whole.digest
+    told: list[tuple[int, int]] = []
+    made = make_conformers(few, 2, workers=1, progress=lambda _, *counts: told.append(counts))
+    assert made.digest == whole.digest
     assert calls == [10] * 5
+    assert told == [(done, 30) for done in range(11, 31)]  # the rate counts what is made now
     assert not first.exists()
+
+
+def test_an_interrupted_replacement_goes_on(few: Dataset) -> None:
+    def stop_behind_the_first(_: str, done: int, __: int) -> None:
+        if done == 11:
+            raise KeyboardInterrupt
+
+    old = make_conformers(few, 1, workers=1)
+    before = old.folder.stat().st_ino
+    with pytest.raises(KeyboardInterrupt):
+        make_conformers(few, 1, workers=1, progress=stop_behind_the_first, replace=True)
+    assert open_conformers(few, 1).digest == old.digest
+    told: list[int] = []
+    made = make_conformers(few, 1, workers=1, progress=lambda _, done, __: told.append(done))
+    assert told == list(range(11, 31))
+    assert made.digest == old.digest
+    assert made.folder.stat().st_ino != before
+    assert make_conformers(few, 1, workers=1).folder.stat().st_ino == made.folder.stat().st_ino
+    assert not list(few.folder.parent.glob("*-shards"))
 
 
 def test_a_damaged_folder_is_named(few: Dataset) -> None:

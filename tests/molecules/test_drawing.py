@@ -80,11 +80,11 @@ def test_a_mol_block_keeps_its_own_bonds(pool: MoleculePool) -> None:
     [
         ({"smiles": "C1CC"}, "invalid_smiles", "unclosed"),
         ({"smiles": "C" * (MAX_ATOMS + 1)}, "too_large", str(MAX_ATOMS)),
-        ({"sdf": "no\nmol\nblock\n"}, "empty", "mol block"),
+        ({"sdf": "no\nmol\nblock\n"}, "unreadable", "mol block"),
         ({"numbers": [6, 6], "positions": [[0, 0, 0], [0, 0, 9]]}, "drawing_failed", "SMILES"),
         ({"xyz": WATER.replace("O", "S")}, "unsupported_element", "line 3"),
-        ({}, "empty", "smiles"),
-        (None, "empty", "object"),
+        ({}, "invalid_record", "smiles"),
+        (None, "invalid_record", "object"),
     ],
 )
 def test_what_cannot_be_drawn_has_its_error_and_spoils_no_other(

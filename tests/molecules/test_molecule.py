@@ -10,6 +10,7 @@ from qm9flow.errors import (
     MoleculeError,
     NonFiniteError,
     TooLargeError,
+    UnreadableError,
     UnsupportedElementError,
 )
 from qm9flow.molecules.molecule import Molecule, validate
@@ -28,7 +29,7 @@ def co2(numbers: tuple[int, ...] = (6, 8, 8), **changed: float) -> Molecule:
     ("molecule", "error", "words"),
     [
         (Molecule(np.zeros(0, int), np.zeros((0, 3))), EmptyMoleculeError, "no atoms"),
-        (Molecule(np.array([6]), CO2), EmptyMoleculeError, r"\(1, 3\), got \(3, 3\)"),
+        (Molecule(np.array([6]), CO2), UnreadableError, r"\(1, 3\), got \(3, 3\)"),
         (Molecule(np.array([[6, 8, 8]]), CO2), EmptyMoleculeError, "no atoms"),
         (co2((6, 16, 8)), UnsupportedElementError, "atom 2 has the atomic number 16"),
         (co2((6, 8, 0)), UnsupportedElementError, "atom 3"),

@@ -97,12 +97,12 @@ def test_xyz_is_read_in_all_its_dialects(text: str) -> None:
         ("", errors.EmptyMoleculeError, ["empty"]),
         ("  \n\n", errors.EmptyMoleculeError, ["empty"]),
         ("0\n\n", errors.EmptyMoleculeError, ["line 1", "0"]),
-        ("hello", errors.EmptyMoleculeError, ["line 1", "hello"]),
-        ("\nhello", errors.EmptyMoleculeError, ["line 2", "hello"]),
-        (WATER.replace("3", "4", 1), errors.EmptyMoleculeError, ["line 1", "4 atoms", "3 lines"]),
-        (WATER + "H 5 5 5\n", errors.EmptyMoleculeError, ["line 6", "3 atoms"]),
-        (WATER + WATER, errors.EmptyMoleculeError, ["line 6", "one molecule"]),
-        (WATER.replace("0.1173", ""), errors.EmptyMoleculeError, ["line 3, atom 1"]),
+        ("hello", errors.UnreadableError, ["line 1", "hello"]),
+        ("\nhello", errors.UnreadableError, ["line 2", "hello"]),
+        (WATER.replace("3", "4", 1), errors.UnreadableError, ["line 1", "4 atoms", "3 lines"]),
+        (WATER + "H 5 5 5\n", errors.UnreadableError, ["line 6", "3 atoms"]),
+        (WATER + WATER, errors.UnreadableError, ["line 6", "one molecule"]),
+        (WATER.replace("0.1173", ""), errors.UnreadableError, ["line 3, atom 1"]),
         (WATER.replace("0.1173", "zero"), errors.NonFiniteError, ["line 3, atom 1", "zero"]),
         (WATER.replace("0.1173", "nan"), errors.NonFiniteError, ["line 3, atom 1", "nan"]),
         (WATER.replace("0.1173", "-Inf"), errors.NonFiniteError, ["line 3, atom 1", "finite"]),
@@ -116,11 +116,11 @@ def test_xyz_is_read_in_all_its_dialects(text: str) -> None:
         (WATER.replace("water", "charge=-1 "), errors.ChargedError, ["line 2", "-1"]),
         (
             WATER.replace("water", "Properties=pos:R:3:id:I:1"),
-            errors.EmptyMoleculeError,
+            errors.UnreadableError,
             ["species"],
         ),
-        (WATER.replace("water", "Properties=x:R:2:Z:I:1:pos:R:3"), errors.EmptyMoleculeError, []),
-        ("999999999\n\n" + "H 0 0 0\n" * 5, errors.EmptyMoleculeError, ["999999999"]),
+        (WATER.replace("water", "Properties=x:R:2:Z:I:1:pos:R:3"), errors.UnreadableError, []),
+        ("999999999\n\n" + "H 0 0 0\n" * 5, errors.UnreadableError, ["999999999"]),
         ("257\n\n" + "H 0 0 0\n" * 257, errors.TooLargeError, ["257", "256"]),
         ("H 0 0 0\n" * 257, errors.TooLargeError, ["257", "256"]),
         ("x" * 1_000_001, errors.TooLargeError, ["1,000,000"]),
@@ -163,9 +163,9 @@ def without_hydrogens(block: str) -> str:
     ("text", "error", "words"),
     [
         ("", errors.EmptyMoleculeError, ["empty"]),
-        ("junk", errors.EmptyMoleculeError, ["not a mol block"]),
-        (ETHANOL_BLOCK[:300], errors.EmptyMoleculeError, ["not a mol block"]),
-        (without_hydrogens(ETHANOL_BLOCK), errors.EmptyMoleculeError, ["6 hydrogens", "atom 1"]),
+        ("junk", errors.UnreadableError, ["not a mol block"]),
+        (ETHANOL_BLOCK[:300], errors.UnreadableError, ["not a mol block"]),
+        (without_hydrogens(ETHANOL_BLOCK), errors.MissingHydrogensError, ["6 hydrogens", "atom 1"]),
         (ETHANOL_BLOCK.replace(" O ", " S "), errors.UnsupportedElementError, ["atom 3 (S)"]),
         (
             ETHANOL_BLOCK.replace("M  END", "M  CHG  1   3   1\nM  END"),
@@ -177,7 +177,7 @@ def without_hydrogens(block: str) -> str:
             errors.UnsupportedElementError,
             ["atom 4 (H)", "mass 2"],
         ),
-        (ETHANOL_BLOCK + "$$$$\n" + ETHANOL_BLOCK, errors.EmptyMoleculeError, ["2 molecules"]),
+        (ETHANOL_BLOCK + "$$$$\n" + ETHANOL_BLOCK, errors.UnreadableError, ["2 molecules"]),
     ],
 )
 def test_mol_block_errors_say_why(text: str, error: type[MoleculeError], words: list[str]) -> None:
@@ -190,9 +190,9 @@ def test_mol_block_errors_say_why(text: str, error: type[MoleculeError], words: 
     ("numbers", "positions", "error", "words"),
     [
         ([], [], errors.EmptyMoleculeError, ["no atoms"]),
-        (None, [], errors.EmptyMoleculeError, ["numbers must be a list"]),
-        ([1], [[0, 0]], errors.EmptyMoleculeError, ["atom 1 (H)", "[x, y, z]"]),
-        ([1], [[0, 0, 0], [1, 1, 1]], errors.EmptyMoleculeError, ["1 atoms", "2"]),
+        (None, [], errors.UnreadableError, ["numbers must be a list"]),
+        ([1], [[0, 0]], errors.UnreadableError, ["atom 1 (H)", "[x, y, z]"]),
+        ([1], [[0, 0, 0], [1, 1, 1]], errors.UnreadableError, ["1 atoms", "2"]),
         ([1, 16], [[0, 0, 0], [1, 1, 1]], errors.UnsupportedElementError, ["atom 2", "16"]),
         ([True], [[0, 0, 0]], errors.UnsupportedElementError, ["True"]),
         (["C"], [[0, 0, 0]], errors.UnsupportedElementError, ["'C'", "6"]),
@@ -239,8 +239,8 @@ def test_records_are_judged_one_by_one_and_keep_their_order(pool: MoleculePool) 
     results = parse.from_records(records, pool)
     codes = [item.code if isinstance(item, MoleculeError) else len(item) for item in results]
     assert codes == [
-        9, 3, "invalid_smiles", "empty", "empty", 2, "empty", 9, "empty", "empty", "empty",
-        "invalid_smiles", "empty",
+        9, 3, "invalid_smiles", "invalid_record", "invalid_record", 2, "invalid_record", 9,
+        "invalid_record", "invalid_record", "invalid_record", "invalid_smiles", "invalid_record",
     ]  # fmt: skip
     assert [item.geometry for item in results if isinstance(item, Molecule)] == [
         "approximate", "dft", "approximate",

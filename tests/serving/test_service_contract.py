@@ -5,6 +5,7 @@ import math
 import pickle
 import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -27,6 +28,15 @@ from qm9flow.registry.find import FoundModel
 
 H2 = {"numbers": [1, 1], "positions": [[0, 0, 0], [0, 0, 0.74]]}
 WATER = {"xyz": served.WATER}
+DRAWING = """methanol
+     drawn          2D
+
+  2  1  0  0  0  0  0  0  0  0999 V2000
+    0.0000    0.0000    0.0000 C   0  0
+    1.4000    0.0000    0.0000 O   0  0
+  1  2  1  0
+M  END
+"""
 
 
 def predict(client: TestClient, *molecules: object, **more: object) -> dict[str, Any]:
@@ -154,10 +164,14 @@ def test_geometry_is_said_and_warned_of(client: TestClient) -> None:
         ({"numbers": [], "positions": []}, "empty", "no atoms"),
         ({"smiles": ""}, "empty", "empty"),
         ({"xyz": ""}, "empty", "empty"),
-        ({}, "empty", "smiles"),
-        ({"smiles": "C", "name": "methane"}, "empty", "name"),
-        ([], "empty", "object"),
-        (None, "empty", "object"),
+        ({"xyz": "hello"}, "unreadable", "line 1"),
+        ({"sdf": "hello"}, "unreadable", "mol block"),
+        ({"sdf": DRAWING}, "two_dimensional", "3D"),
+        ({"sdf": DRAWING.replace("2D", "3D")}, "missing_hydrogens", "4 hydrogens"),
+        ({}, "invalid_record", "smiles"),
+        ({"smiles": "C", "name": "methane"}, "invalid_record", "name"),
+        ([], "invalid_record", "object"),
+        (None, "invalid_record", "object"),
         ({"smiles": "C" * 40}, "too_large", "100"),
         ({"numbers": [1] * 101, "positions": [[0, 0, 0]] * 101}, "too_large", "101"),
     ],
@@ -314,8 +328,14 @@ def test_the_description_is_valid_and_names_every_code(client: TestClient) -> No
     codes = description["components"]["schemas"]["Failure"]["properties"]["error"]["properties"]
     assert codes["code"]["enum"] == [
         "charged", "coincident_atoms", "conformer_failed", "drawing_failed", "empty", "internal",
-        "invalid_smiles", "non_finite", "timeout", "too_large", "unsupported_element",
+        "invalid_record", "invalid_smiles", "missing_hydrogens", "non_finite", "timeout",
+        "too_large", "two_dimensional", "unreadable", "unsupported_element",
     ]  # fmt: skip
+    for code in codes["code"]["enum"]:
+        assert f"`{code}`: " in codes["code"]["description"]
+    manual = (Path(__file__).resolve().parents[2] / "docs" / "serving.md").read_text()
+    table = manual.partition("| code | what |")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == codes["code"]["enum"]
     example = description["paths"]["/predict"]["post"]["requestBody"]["content"]
     for item in example["application/json"]["examples"].values():
         check(client, "PredictRequest", item["value"])
