@@ -1,7 +1,6 @@
 """What users give, before it is read: how messages show it, and what is refused unread."""
 
 import reprlib
-from typing import cast
 
 from qm9flow.elements import NUMBER_OF
 from qm9flow.errors import EmptyMoleculeError, TooLargeError
@@ -70,4 +69,4 @@ def require_source(geometry: object) -> Geometry:
     """
     if geometry not in ("dft", "approximate"):
         raise EmptyMoleculeError(f"geometry must be dft or approximate, got {shown(geometry)}")
-    return cast(Geometry, geometry)
+    return geometry
