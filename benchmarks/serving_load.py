@@ -39,7 +39,7 @@ from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset, open_dataset
 from qm9flow.errors import MoleculeError
 from qm9flow.inference.predictor import Predictor
-from qm9flow.molecules.parse import from_record
+from qm9flow.molecules.records import from_record
 from qm9flow.registry import pretrained
 
 BODIES = 12

@@ -20,9 +20,10 @@ from qm9flow.errors import ConfigError, InvalidRecordError, MoleculeError, Unrea
 from qm9flow.inference.prediction import Prediction
 from qm9flow.inference.predictor import Predictor
 from qm9flow.inference.session import Provider
+from qm9flow.molecules.given import shown
 from qm9flow.molecules.molecule import Conformers, Molecule
-from qm9flow.molecules.parse import from_records, shown
 from qm9flow.molecules.pool import MoleculePool, shared_pool
+from qm9flow.molecules.records import from_records
 from qm9flow.registry.checksum import folder_sha256
 from qm9flow.registry.find import FoundModel, find_model
 

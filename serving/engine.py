@@ -13,8 +13,8 @@ from qm9flow.errors import InferenceError, MoleculeError, MoleculeTimeoutError, 
 from qm9flow.inference.prediction import Prediction, entry
 from qm9flow.inference.predictor import Predictor
 from qm9flow.molecules.molecule import Structure
-from qm9flow.molecules.parse import read_drawings, read_records
 from qm9flow.molecules.pool import DrawingJob, Job, MoleculePool
+from qm9flow.molecules.records import read_drawings, read_records
 from qm9flow.registry.find import FoundModel
 from serving import metrics
 from serving.batching import Batcher, Call

@@ -15,8 +15,8 @@ from qm9flow.cores import usable_cores
 from qm9flow.errors import InferenceError, MoleculeError
 from qm9flow.inference.prediction import Prediction
 from qm9flow.inference.predictor import Predictor
+from qm9flow.molecules.arrays import from_arrays
 from qm9flow.molecules.molecule import Conformers, Structure
-from qm9flow.molecules.parse import from_arrays
 from qm9flow.registry.find import FoundModel
 from serving import metrics
 from serving.batching import Batcher, Call, CallOverError

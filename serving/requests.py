@@ -7,7 +7,7 @@ from typing import Any
 
 from qm9flow import properties
 from qm9flow.errors import ConfigError
-from qm9flow.molecules.parse import shown
+from qm9flow.molecules.given import shown
 from qm9flow.properties import TARGETS
 
 INCLUDABLE = ("positions",)

@@ -15,8 +15,8 @@ from qm9flow.bulk.readers.formats import Source
 from qm9flow.bulk.rows import Row
 from qm9flow.errors import BulkError, MoleculeError, ResumeError
 from qm9flow.molecules.molecule import Structure
-from qm9flow.molecules.parse import from_records
 from qm9flow.molecules.pool import MoleculePool
+from qm9flow.molecules.records import from_records
 
 MAX_CHARACTERS = 8_000_000
 """A chunk of fewer rows ends here, so that long rows cannot fill the memory."""

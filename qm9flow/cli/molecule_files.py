@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qm9flow.errors import ConfigError
-from qm9flow.molecules.parse import split_sdf, split_xyz
+from qm9flow.molecules.sdf import split_sdf
+from qm9flow.molecules.xyz import split_xyz
 
 FORMAT_OF = {
     ".xyz": "xyz",

@@ -136,8 +136,8 @@ def _read(
 def _predict(
     predictor: "Predictor", named: "Sequence[NamedRecord]", targets: tuple[str, ...]
 ) -> "list[Prediction | MoleculeError]":
-    from qm9flow.molecules.parse import from_records
     from qm9flow.molecules.pool import MoleculePool
+    from qm9flow.molecules.records import from_records
 
     with MoleculePool() as pool, progress_bar() as progress:
         molecules = from_records([item.record for item in named], pool, progress=progress)

@@ -57,7 +57,7 @@ def draw_xyz(text: str, max_atoms: int) -> str:
     """Draw a geometry; RDKit perceives its bonds, for a molecule without net charge.
 
     Args:
-        text: XYZ, as `parse.to_xyz` writes it.
+        text: XYZ, as `xyz.to_xyz` writes it.
         max_atoms: Most atoms allowed.
 
     Returns:

@@ -383,6 +383,23 @@ def _gather(
     return results
 
 
+def or_raise(result: Structure | MoleculeError) -> Structure:
+    """What a pool made of the single molecule of a call.
+
+    Args:
+        result: A molecule, or why there is none.
+
+    Returns:
+        The molecule.
+
+    Raises:
+        MoleculeError: There is none.
+    """
+    if isinstance(result, MoleculeError):
+        raise result
+    return result
+
+
 _shared: dict[int, MoleculePool] = {}
 _shared_lock = threading.Lock()
 

@@ -48,8 +48,12 @@ WAIT_SECONDS = 1.0
 STORE_BYTES = 200 * 2**20
 """Ray's shared memory on this machine: events and checkpoints pass through it, data do not."""
 
-MAX_STILLBORN = 3
-"""Workers in a row that may die before their first answer; then something else is wrong."""
+MAX_FAILED_STARTS = 3
+"""Workers in a row that may give up before their first answer; then the next ones would, too."""
+
+MAX_KILLED_STARTS = 20
+"""Workers in a row that may be killed before their first answer. It is no fault of theirs, and on a
+busy machine, where a start takes long, it may hit several; but it must end somewhere."""
 
 log = logging.getLogger(__name__)
 
@@ -154,8 +158,8 @@ class RayExecutor(Executor):
             All answers that are there. That of a worker which died says so for each of its trials.
 
         Raises:
-            StudyError: One worker after another dies before it is ready, or Ray has died on this
-                machine.
+            StudyError: One worker after another gives up or is killed before it is ready, or Ray
+                has died on this machine.
         """
         waiting = {
             ref: number
@@ -205,7 +209,8 @@ class RayExecutor(Executor):
         why = _first_lines(error)
         if slot.ready is not None:
             self._stillborn += 1
-            if self._stillborn >= MAX_STILLBORN:
+            gave_up = isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed
+            if self._stillborn >= (MAX_FAILED_STARTS if gave_up else MAX_KILLED_STARTS):
                 raise StudyError(
                     f"{self._stillborn} workers in a row died before they were ready: {why}"
                 ) from error
@@ -260,7 +265,7 @@ def _connect(placement: Placement) -> None:
     with _undisturbed():
         try:
             ray.init(**options)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except Exception as error:  # nothing narrower where a daemon is not there in time
             where = "here" if placement.address is None else f"at {placement.address}"
             advice = "" if placement.address is None else ADVICE
             raise StudyError(f"cannot use Ray {where}: {_first_lines(error)}{advice}") from error
@@ -336,10 +341,12 @@ def _first_lines(error: Exception) -> str:
     """What happened, in plain words; other errors hold a whole remote traceback."""
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         return "the machine's memory ran out, and Ray ended it"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, ray.exceptions.RayActorError):
+        if error.actor_init_failed:
+            return lines[-1]  # of its traceback
         return "its process has ended, killed or with its machine"
     cause = getattr(error, "cause", None)
     if isinstance(cause, Exception):
         return f"{type(cause).__name__}: {cause}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2]) or type(error).__name__

@@ -14,7 +14,7 @@ from qm9flow.bulk.readers.formats import Source, format_of
 from qm9flow.bulk.readers.lines import MAX_CHARACTERS
 from qm9flow.bulk.rows import Row
 from qm9flow.errors import ConfigError, InputFileError, MoleculeError, RowError
-from qm9flow.molecules.parse import from_xyz
+from qm9flow.molecules.xyz import from_xyz
 
 BLOCK = """water
   made by hand

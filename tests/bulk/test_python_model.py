@@ -17,7 +17,9 @@ from qm9flow.data.store import Dataset
 from qm9flow.errors import ConfigError, InvalidSmilesError, MoleculeError, RegistryError
 from qm9flow.inference.prediction import Prediction
 from qm9flow.model import Model
-from qm9flow.molecules.parse import from_smiles, from_xyz, shown
+from qm9flow.molecules.given import shown
+from qm9flow.molecules.smiles import from_smiles
+from qm9flow.molecules.xyz import from_xyz
 
 MANUAL = Path(__file__).resolve().parents[2] / "docs" / "python.md"
 CALIBRATED = Path(__file__).resolve().parents[1] / "release" / "format_6"

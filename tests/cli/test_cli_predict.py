@@ -119,7 +119,7 @@ def test_exit_status_is_one_if_all_were_refused(registry: Path) -> None:
 def test_files_of_all_kinds(registry: Path, dataset: Dataset) -> None:
     from rdkit import Chem
 
-    from qm9flow.molecules.parse import from_smiles
+    from qm9flow.molecules.smiles import from_smiles
 
     frames = []
     for index in (10, 20_000):

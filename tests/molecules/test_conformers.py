@@ -23,10 +23,11 @@ from qm9flow.errors import (
     TooLargeError,
     UnsupportedElementError,
 )
-from qm9flow.molecules import parse, pool
+from qm9flow.molecules import pool
 from qm9flow.molecules.conformers import SAME_MINIMUM_KCAL, smiles_to_conformers
 from qm9flow.molecules.molecule import RT_KCAL, Conformers, Molecule, Structure
 from qm9flow.molecules.pool import Job, MoleculePool
+from qm9flow.molecules.smiles import from_smiles
 
 CAGE = "N=C1OC2C3CC12NC3"
 """One of QM9's molecules that ETKDG and plain distance geometry both give up on."""
@@ -235,7 +236,7 @@ def test_a_script_without_main_guard_may_use_it_from_anywhere(tmp_path: object) 
     script = textwrap.dedent(
         """
         import sys
-        from qm9flow.molecules.parse import from_smiles
+        from qm9flow.molecules.smiles import from_smiles
         print(len(from_smiles("CCO")), sorted({"torch", "mlflow"} & set(sys.modules)))
         """
     )
@@ -251,10 +252,10 @@ def test_a_script_without_main_guard_may_use_it_from_anywhere(tmp_path: object) 
 
 
 def test_the_single_call_uses_one_pool() -> None:
-    assert len(parse.from_smiles("CCO")) == 9
+    assert len(from_smiles("CCO")) == 9
     assert pool.shared_pool() is pool.shared_pool()
     with pytest.raises(InvalidSmilesError):
-        parse.from_smiles("C1CC")
+        from_smiles("C1CC")
 
 
 @pytest.mark.parametrize(

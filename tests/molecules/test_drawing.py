@@ -8,8 +8,8 @@ import pytest
 
 from qm9flow.data.store import Dataset
 from qm9flow.errors import DrawingError, MoleculeError
-from qm9flow.molecules.parse import draw_records
 from qm9flow.molecules.pool import MAX_ATOMS, MoleculePool
+from qm9flow.molecules.records import draw_records
 
 WATER = "3\nwater\nO 0.0 0.0 0.1173\nH 0.0 0.7572 -0.4692\nH 0.0 -0.7572 -0.4692"
 

@@ -12,9 +12,12 @@ from qm9flow import errors
 from qm9flow.data.store import Dataset
 from qm9flow.elements import SYMBOL_OF
 from qm9flow.errors import MoleculeError
-from qm9flow.molecules import parse
+from qm9flow.molecules.arrays import from_arrays
 from qm9flow.molecules.molecule import Conformers, Molecule, Structure
 from qm9flow.molecules.pool import MoleculePool
+from qm9flow.molecules.records import from_records
+from qm9flow.molecules.sdf import from_sdf, split_sdf
+from qm9flow.molecules.xyz import from_xyz, split_xyz
 
 WATER = "3\nwater\nO 0.0 0.0 0.1173\nH 0.0 0.7572 -0.4692\nH 0.0 -0.7572 -0.4692\n"
 
@@ -58,7 +61,7 @@ def as_xyz(molecule: Molecule, template: Callable[[str, float, float, float], st
 def test_xyz_of_qm9_molecules_comes_back_exactly(dataset: Dataset) -> None:
     for index in range(0, len(dataset), 4001):
         molecule = dataset.molecule(index)
-        read = parse.from_xyz(
+        read = from_xyz(
             as_xyz(molecule, lambda s, x, y, z: f"{s} {x!r} {y!r} {z!r}"), geometry="approximate"
         )
         np.testing.assert_array_equal(read.numbers, molecule.numbers)
@@ -86,7 +89,7 @@ def test_xyz_of_qm9_molecules_comes_back_exactly(dataset: Dataset) -> None:
     ],
 )
 def test_xyz_is_read_in_all_its_dialects(text: str) -> None:
-    read, water = parse.from_xyz(text), parse.from_xyz(WATER)
+    read, water = from_xyz(text), from_xyz(WATER)
     np.testing.assert_array_equal(read.numbers, [8, 1, 1])
     np.testing.assert_array_equal(read.positions, water.positions)
 
@@ -130,28 +133,28 @@ def test_xyz_errors_say_where_and_why(
     text: str, error: type[MoleculeError], words: list[str]
 ) -> None:
     with pytest.raises(error) as caught:
-        parse.from_xyz(text)
+        from_xyz(text)
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
 def test_a_file_of_several_molecules_is_split() -> None:
-    assert [parse.from_xyz(part).name for part in parse.split_xyz(WATER + "\n" + WATER)] == [
+    assert [from_xyz(part).name for part in split_xyz(WATER + "\n" + WATER)] == [
         "water",
         "water",
     ]
-    assert parse.split_xyz("junk\n1\n") == ["junk\n1"]
-    assert parse.split_xyz("") == [""]
-    blocks = parse.split_sdf(ETHANOL_BLOCK + "> <x>\n1\n\n$$$$\r\n" + ETHANOL_BLOCK)
+    assert split_xyz("junk\n1\n") == ["junk\n1"]
+    assert split_xyz("") == [""]
+    blocks = split_sdf(ETHANOL_BLOCK + "> <x>\n1\n\n$$$$\r\n" + ETHANOL_BLOCK)
     assert len(blocks) == 2
-    assert [parse.from_sdf(block).name for block in blocks] == ["ethanol", "ethanol"]
+    assert [from_sdf(block).name for block in blocks] == ["ethanol", "ethanol"]
 
 
 def test_mol_block_gives_its_own_coordinates() -> None:
-    molecule = parse.from_sdf(ETHANOL_BLOCK + "$$$$\n")
+    molecule = from_sdf(ETHANOL_BLOCK + "$$$$\n")
     assert molecule.numbers.tolist() == [6, 6, 8, 1, 1, 1, 1, 1, 1]
     assert molecule.positions[2].tolist() == [1.4311, 0.3229, 0.5867]
     assert (molecule.geometry, molecule.name) == ("approximate", "ethanol")
-    assert parse.from_sdf(ETHANOL_BLOCK, geometry="dft").geometry == "dft"
+    assert from_sdf(ETHANOL_BLOCK, geometry="dft").geometry == "dft"
 
 
 def without_hydrogens(block: str) -> str:
@@ -182,7 +185,7 @@ def without_hydrogens(block: str) -> str:
 )
 def test_mol_block_errors_say_why(text: str, error: type[MoleculeError], words: list[str]) -> None:
     with pytest.raises(error) as caught:
-        parse.from_sdf(text)
+        from_sdf(text)
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
@@ -210,12 +213,12 @@ def test_array_errors_say_which_atom(
     numbers: object, positions: object, error: type[MoleculeError], words: list[str]
 ) -> None:
     with pytest.raises(error) as caught:
-        parse.from_arrays(numbers, positions)
+        from_arrays(numbers, positions)
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
 def test_arrays_of_numpy_are_read_too() -> None:
-    molecule = parse.from_arrays(np.array([8, 1]), np.eye(3, dtype=np.float32)[:2], "approximate")
+    molecule = from_arrays(np.array([8, 1]), np.eye(3, dtype=np.float32)[:2], "approximate")
     assert molecule.numbers.tolist() == [8, 1]
     assert molecule.positions.dtype == np.float64
 
@@ -236,7 +239,7 @@ def test_records_are_judged_one_by_one_and_keep_their_order(pool: MoleculePool) 
         {"smiles": {"C": 1}},
         None,
     ]
-    results = parse.from_records(records, pool)
+    results = from_records(records, pool)
     codes = [item.code if isinstance(item, MoleculeError) else len(item) for item in results]
     assert codes == [
         9, 3, "invalid_smiles", "invalid_record", "invalid_record", 2, "invalid_record", 9,
@@ -280,9 +283,9 @@ xyz_like = st.one_of(
 @settings(max_examples=400, deadline=None)
 @given(xyz_like)
 def test_no_xyz_text_breaks_the_parser(text: str) -> None:
-    for part in (text, *parse.split_xyz(text)):
+    for part in (text, *split_xyz(text)):
         try:
-            molecule = parse.from_xyz(part)
+            molecule = from_xyz(part)
         except MoleculeError as error:
             result: object = str(error)
         else:
@@ -312,7 +315,7 @@ record_like = st.one_of(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(record_like, max_size=6))
 def test_no_record_breaks_the_parser(pool: MoleculePool, records: list[object]) -> None:
-    results = parse.from_records(records, pool)
+    results = from_records(records, pool)
     assert len(results) == len(records)
     for result in results:
         if isinstance(result, MoleculeError):
@@ -332,5 +335,5 @@ def test_no_damaged_mol_block_breaks_the_parser(
     pool: MoleculePool, start: int, inserted: str, removed: int
 ) -> None:
     damaged = ETHANOL_BLOCK[:start] + inserted + ETHANOL_BLOCK[start + removed :]
-    result = parse.from_records([{"sdf": damaged}], pool)[0]
+    result = from_records([{"sdf": damaged}], pool)[0]
     assert isinstance(result, MoleculeError) or sound(result)

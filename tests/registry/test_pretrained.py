@@ -122,7 +122,7 @@ def test_a_copy_without_one_says_so(
 def test_finding_it_needs_neither_torch_nor_mlflow(shipped: Path, stores_in: Path) -> None:
     code = shipping.CODE.format(folder=str(shipped)) + (
         "from qm9flow.inference.predictor import Predictor\n"
-        "from qm9flow.molecules.parse import from_smiles\n"
+        "from qm9flow.molecules.smiles import from_smiles\n"
         "from qm9flow.registry.find import find_model\n"
         "found = find_model('champion')\n"
         "assert found.stands_in\n"

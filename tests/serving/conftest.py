@@ -17,7 +17,7 @@ from qm9flow.config import SERVE_ENVIRONMENT, ServeConfig
 from qm9flow.config.keys import append_key, make_key
 from qm9flow.data.store import Dataset
 from qm9flow.inference.predictor import Predictor
-from qm9flow.molecules.parse import from_xyz
+from qm9flow.molecules.xyz import from_xyz
 from qm9flow.registry.aliases import promote
 from qm9flow.registry.find import FoundModel, find_model
 from serving.service import QM9Flow, current_runtime

@@ -22,7 +22,7 @@ from servers import free_port
 
 from qm9flow.data.store import Dataset
 from qm9flow.inference.predictor import Predictor
-from qm9flow.molecules.parse import from_xyz
+from qm9flow.molecules.xyz import from_xyz
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs" / "serving"

@@ -22,7 +22,8 @@ from qm9flow import properties
 from qm9flow.data.store import Dataset
 from qm9flow.inference.predictor import Predictor
 from qm9flow.molecules.molecule import Molecule
-from qm9flow.molecules.parse import from_smiles, from_xyz
+from qm9flow.molecules.smiles import from_smiles
+from qm9flow.molecules.xyz import from_xyz
 from qm9flow.properties import TARGETS
 from qm9flow.registry.find import FoundModel
 

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from test_service_contract import check, predict, refused
 
 from qm9flow.data.store import Dataset
-from qm9flow.molecules.parse import from_smiles
+from qm9flow.molecules.smiles import from_smiles
 from qm9flow.properties import PROPERTIES
 from serving import pages
 

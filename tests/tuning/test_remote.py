@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,15 @@ from small_study import run_study, small_config, stores_at
 
 from qm9flow.config import StudyConfig
 from qm9flow.data.store import Dataset, open_dataset
-from qm9flow.errors import ConfigError, StudyError
+from qm9flow.errors import ConfigError, DataError, StudyError
 from qm9flow.tracking.stores import Stores, connect
 from qm9flow.tuning.executors import Answer, Placement
 from qm9flow.tuning.placing import place
 from qm9flow.tuning.records import show_study
 
 ray = pytest.importorskip("ray")
-from qm9flow.tuning.remote import RayExecutor  # noqa: E402
+from qm9flow.tuning.remote import MAX_FAILED_STARTS, RayExecutor  # noqa: E402
+from qm9flow.tuning.worker import Worker  # noqa: E402
 
 SCRIPT = Path(__file__).with_name("small_study.py")
 EVEN = {"sampler": "random", "max_epochs": 2}
@@ -94,6 +95,59 @@ def test_a_trial_whose_worker_dies_is_trained_again(stores: Stores, dataset: Dat
     assert comparable(trials) == comparable(alone.trials)
 
 
+def beginning(folder: Path, starts: int, begin: Callable[[], None]) -> type[Worker]:
+    """Workers whose first starts, counted in a folder, begin with something else.
+
+    Local, as `begin` must be: Ray's processes do not find this module.
+    """
+
+    class Beginning(Worker):
+        def __init__(self, *arguments: Any) -> None:
+            started = len(list(folder.iterdir()))
+            (folder / str(os.getpid())).touch()
+            if started < starts:
+                begin()
+            super().__init__(*arguments)
+
+    return Beginning
+
+
+def wait_for_worker(executor: RayExecutor) -> None:
+    """Until one is ready; then it is over."""
+    try:
+        while not executor.idle():
+            assert executor.collect() == []
+    finally:
+        executor.shut_down()
+
+
+@pytest.mark.slow
+def test_workers_killed_while_they_start_are_replaced(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def be_killed() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    killed = beginning(tmp_path, MAX_FAILED_STARTS + 1, be_killed)
+    monkeypatch.setattr("qm9flow.tuning.remote.Worker", killed)
+    executor = RayExecutor(dataset, Placement(1))
+    wait_for_worker(executor)
+    assert len(list(tmp_path.iterdir())) == MAX_FAILED_STARTS + 2
+
+
+@pytest.mark.slow
+def test_workers_that_give_up_end_the_study_and_say_why(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give_up() -> None:
+        raise DataError("the data set is gone")
+
+    monkeypatch.setattr("qm9flow.tuning.remote.Worker", beginning(tmp_path, 100, give_up))
+    executor = RayExecutor(dataset, Placement(1))
+    with pytest.raises(StudyError, match=r"3 workers in a row .*: .*the data set is gone"):
+        wait_for_worker(executor)
+
+
 @pytest.mark.slow
 def test_a_trial_that_takes_every_worker_along_fails_in_the_end(
     stores: Stores, dataset: Dataset
@@ -121,6 +175,17 @@ def test_places_that_are_none(
 ) -> None:
     with pytest.raises(error, match=message):
         place(StudyConfig(**options))
+
+
+def test_a_daemon_that_is_not_there_in_time_is_no_crash(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(**_options: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", busy)
+    with pytest.raises(StudyError, match="cannot use Ray here: The current node timed out"):
+        RayExecutor(dataset, Placement(1))
 
 
 def test_no_more_places_than_trials() -> None:

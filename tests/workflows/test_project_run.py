@@ -17,7 +17,7 @@ from mlflow.entities import Run
 
 from qm9flow.evaluation.text_tables import number
 from qm9flow.inference.predictor import Predictor
-from qm9flow.molecules.parse import from_smiles
+from qm9flow.molecules.smiles import from_smiles
 from qm9flow.properties import TARGETS
 from qm9flow.registry.versions import fetch, resolve
 from qm9flow.training.events import StopReason

@@ -12,7 +12,7 @@ from qm9flow.data.splits import make_split
 from qm9flow.data.store import Dataset
 from qm9flow.inference.predictor import Predictor
 from qm9flow.molecules.molecule import Molecule
-from qm9flow.molecules.parse import from_smiles
+from qm9flow.molecules.smiles import from_smiles
 from qm9flow.registry.find import find_model
 from qm9flow.registry.versions import resolve
 from qm9flow.release.bundle import read_bundle

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from qm9flow.bulk.readers.lines import MAX_CHARACTERS, Lines
 from qm9flow.bulk.rows import Row, fitted
 from qm9flow.errors import InputFileError, RowError
-from qm9flow.molecules.parse import shown
+from qm9flow.molecules.given import shown
 
 SMILES_COLUMNS = ("smiles", "canonical_smiles", "isomeric_smiles", "smiles_string", "smi")
 """Headers that name the column of SMILES, whatever their case, the best first."""
