@@ -21,7 +21,7 @@ from serving import drawings, metrics, pages
 from serving.batching import Call, CallOverError
 from serving.engine import Engine
 from serving.load import Load
-from serving.openapi import document
+from serving.openapi.document import document
 from serving.requests import Note, RequestError, encode, error_body
 from serving.runtime import Runtime
 
