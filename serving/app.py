@@ -19,10 +19,11 @@ from starlette.types import Receive
 from qm9flow.config import ServeConfig
 from serving import drawings, metrics, pages
 from serving.batching import Call, CallOverError
+from serving.encoding import encode
 from serving.engine import Engine
 from serving.load import Load
-from serving.openapi import document
-from serving.requests import Note, RequestError, encode, error_body
+from serving.openapi.document import document
+from serving.requests import Note, RequestError, error_body
 from serving.runtime import Runtime
 
 _JSON_TYPES = (
@@ -191,6 +192,7 @@ def refusal(error: RequestError, note: Note) -> Response:
         The one shape of an error.
     """
     metrics.count_error(error.code)
+    note.code = error.code
     headers = {}
     if error.retry_after_s:
         headers["Retry-After"] = str(error.retry_after_s)

@@ -4,8 +4,9 @@ from typing import Any
 
 from qm9flow.errors import MoleculeError
 from serving.batching import Call
+from serving.encoding import encode_results
 from serving.engine import Engine
-from serving.requests import Note, encode, read_drawing_request
+from serving.requests import Note, read_drawing_request
 
 
 def respond(engine: Engine, body: bytes, call: Call, note: Note) -> bytes:
@@ -28,7 +29,7 @@ def respond(engine: Engine, body: bytes, call: Call, note: Note) -> bytes:
     note.molecules = len(records)
     drawn = engine.draw(records, call)
     note.failed = sum(isinstance(item, MoleculeError) for item in drawn)
-    return encode({"results": [_entry(item) for item in drawn]})
+    return encode_results({}, [_entry(item) for item in drawn])
 
 
 def _entry(item: str | MoleculeError) -> dict[str, Any]:

@@ -18,9 +18,10 @@ from qm9flow.molecules.records import read_drawings, read_records
 from qm9flow.registry.find import FoundModel
 from serving import metrics
 from serving.batching import Batcher, Call
+from serving.encoding import encode_results
 from serving.facts import add_positions, target_facts
 from serving.model import Live, Model, Outcome
-from serving.requests import Note, PredictRequest, encode, read_request
+from serving.requests import Note, PredictRequest, read_request
 
 _Timed = tuple[Job | DrawingJob, float]
 """What to build or draw, and until when, on the monotonic clock."""
@@ -126,14 +127,9 @@ class Engine:
             note.model = model.version
             units = {name: model.predictor.units[name] for name in request.targets}
             results = self.predict(request, model, call)
-            answer = {
-                "model": model.identity(),
-                "units": units,
-                "level": model.predictor.level,
-                "results": results,
-            }
+            head = {"model": model.identity(), "units": units, "level": model.predictor.level}
         note.failed = sum(not result["ok"] for result in results)
-        return encode(answer)
+        return encode_results(head, results)
 
     def predict(self, request: PredictRequest, model: Model, call: Call) -> list[dict[str, Any]]:
         """One entry a molecule, in order; a bad molecule touches no other.

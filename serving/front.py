@@ -24,6 +24,9 @@ OPEN_FOLDERS = ("/page/", "/static_content/")
 SUPERVISION = frozenset({"/livez", "/healthz", "/readyz", "/metrics"})
 """What is asked every few seconds: in the log only if something is wrong."""
 
+IN_PASSING = frozenset({"not_ready", "stopping"})
+"""What supervisors are told at every start and at every end: nothing is wrong."""
+
 DRAIN_FACTOR = 8
 """The body of a refused request is read on, and dropped, up to this many times the limit: most
 clients listen only after they have said everything."""
@@ -93,10 +96,16 @@ class Front:
             self._record(scope, note, status, time.monotonic() - started)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def opening(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                self._ready_doors()  # what is wrong with the keys is said now, not to a client
+            await send(message)
+
         try:
-            await self._bentoml(scope, receive, send)
+            await self._bentoml(scope, receive, opening)
         finally:
             if scope["type"] == "lifespan" and self._doors is not None:
+                self._doors.guard.close()
                 self._doors.log.close()
 
     def _drain_bytes(self) -> int:
@@ -133,7 +142,8 @@ class Front:
         is_file = path.startswith(OPEN_FOLDERS)
         route = path if path in self._api.paths else "file" if is_file else "other"
         metrics.count_request(route, status, seconds)
-        if self._doors is None or (path in SUPERVISION and status < 400):
+        is_well = status < 400 or note.code in IN_PASSING
+        if self._doors is None or (path in SUPERVISION and is_well):
             return
         method = scope["method"] if scope["method"] in _METHODS else "other"
         client = (scope.get("client") or (None,))[0]

@@ -4,7 +4,7 @@ import hmac
 import ipaddress
 import logging
 import os
-import time
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,14 +24,18 @@ from serving.requests import RequestError
 
 logger = logging.getLogger("bentoml.qm9flow")
 
-LOOK_SECONDS = 1.0
-"""Least seconds between two looks at the file of keys."""
+LOOK_SECONDS = 0.5
+"""Between two looks at the file of keys."""
 
 MAX_KEY_CHARACTERS = 512
 
 
 class Guard:
-    """The keys of a service; a changed file counts at once, without a restart."""
+    """The keys of a service; a changed file counts at once, without a restart or a request.
+
+    A thread of its own looks at the file, so that its owner reads in the log what became of a
+    change, and no request waits for a disk.
+    """
 
     def __init__(self, settings: ServeConfig, environment: Mapping[str, str] = os.environ) -> None:
         """Read the keys.
@@ -41,17 +45,26 @@ class Guard:
             environment: May name one, or hold keys.
         """
         named = settings.keys_file or environment.get(KEYS_FILE_ENVIRONMENT)
-        self._file = Path(named) if named else None
         text = environment.get(KEYS_ENVIRONMENT)
-        self.has_keys = self._file is not None or text is not None
+        self.has_keys = bool(named) or text is not None
         self._names: dict[str, str] = {}
-        self._stamp: tuple[int, ...] | None = ()
-        self._looked_at = -LOOK_SECONDS
-        if self._file is None and text is not None:
+        self._stamp: tuple[int, ...] | None = None
+        self._trouble: str | None = None
+        self._closed = threading.Event()
+        if named:
+            self._look(Path(named))
+            threading.Thread(
+                target=self._watch, args=(Path(named),), name="keys", daemon=True
+            ).start()
+        elif text is not None:
             try:
                 self._names = read_keys(text, KEYS_ENVIRONMENT)
             except ConfigError as error:
-                logger.error("every key is refused: %s", error)
+                logger.error("every request is refused: %s", error)
+
+    def close(self) -> None:
+        """Look at the file no more."""
+        self._closed.set()
 
     def admit(self, scope: Scope) -> str | None:
         """Let a request pass.
@@ -78,28 +91,43 @@ class Guard:
         return name
 
     def _name_of(self, key: str) -> str | None:
-        self._look()
         digest, found = digest_of(key[:MAX_KEY_CHARACTERS]), None
         for known, name in self._names.items():  # all of them: the time says nothing
             if hmac.compare_digest(known, digest):
                 found = name
         return found
 
-    def _look(self) -> None:
+    def _watch(self, file: Path) -> None:
+        while not self._closed.wait(LOOK_SECONDS):
+            try:
+                self._look(file)
+            except Exception:
+                logger.exception("looking at the file of keys broke down; it is tried again")
+
+    def _look(self, file: Path) -> None:
         """Read the file again if it has changed; one that cannot be read changes nothing."""
-        now = time.monotonic()
-        if self._file is None or now - self._looked_at < LOOK_SECONDS:
+        stamp = _stamp(file)
+        if stamp is not None and stamp == self._stamp:
             return
-        self._looked_at = now
-        stamp = _stamp(self._file)
-        if stamp == self._stamp:
-            return
-        self._stamp = stamp
         try:
-            self._names = load_keys(self._file)
-            logger.info("keys: %d, from %s", len(self._names), self._file)
+            names = load_keys(file, may_be_empty=True)
         except ConfigError as error:
-            logger.error("the keys known before stay (%d): %s", len(self._names), error)
+            self._stamp = None  # a disk that failed once is asked again
+            self._say(str(error))
+            return
+        self._names, self._stamp, self._trouble = names, stamp, None
+        if names:
+            logger.info("keys of %s, from %s", ", ".join(sorted(names.values())), file)
+        else:
+            logger.warning("every request is refused: there is no key left in %s", file)
+
+    def _say(self, trouble: str) -> None:
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        known = ", ".join(sorted(self._names.values()))
+        stays = f"the keys read before stay ({known})" if known else "every request is refused"
+        logger.error("%s: %s", stays, trouble)
 
 
 NO_KEYS = (

@@ -1,4 +1,4 @@
-"""What comes in and what goes out: the body of a request, the one shape of an error."""
+"""What comes in, and what is said of it: the body of a request, the one shape of an error."""
 
 import json
 from collections.abc import Sequence
@@ -46,6 +46,7 @@ class Note:
         molecules: How many it has; None where it was not read.
         failed: How many of them have an error of their own.
         model: Version that answered; None for none, or one that is not from a registry.
+        code: Of the error that it was refused with; None for an answer.
     """
 
     id: str = ""
@@ -53,6 +54,7 @@ class Note:
     molecules: int | None = None
     failed: int = 0
     model: int | None = None
+    code: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,18 +70,6 @@ class PredictRequest:
     molecules: Sequence[object]
     targets: tuple[str, ...]
     include: frozenset[str] = frozenset()
-
-
-def encode(value: Any) -> bytes:
-    """JSON in ASCII: what users sent may hold text that UTF-8 cannot carry back.
-
-    Args:
-        value: Plain values; NaN is a bug.
-
-    Returns:
-        The text.
-    """
-    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 def error_body(code: str, message: str, request_id: str) -> dict[str, dict[str, str]]:

@@ -94,6 +94,7 @@ class Runtime:
 
     def _live(self) -> None:
         """All that the background thread does, from the first loading to the end."""
+        logger.info("loading the model: /readyz says 503 not_ready until it is there")
         if self._first() and self._engine is not None and is_alias(self.settings.model):
             self._swapper = self._follow(self._engine)
             while not self._closed.is_set():

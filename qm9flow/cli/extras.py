@@ -20,7 +20,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "qm9pack",
         "pyarrow",
     ),
-    "serve": ("bentoml", "chemiscope"),
+    "serve": ("bentoml", "chemiscope", "orjson"),
     "cluster": ("ray",),
     "postgres": ("psycopg",),
 }

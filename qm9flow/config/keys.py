@@ -64,16 +64,7 @@ def read_keys(text: str, origin: str) -> dict[str, str]:
     Raises:
         ConfigError: There is none, or a line is no key's. What stands in it is not shown.
     """
-    names: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        for word in line.partition("#")[0].replace(",", " ").split():
-            name, _, digest = word.partition(":")
-            if not _NAME.fullmatch(name) or not _DIGEST.fullmatch(digest.lower()):
-                raise ConfigError(
-                    f"{origin}, line {number}: expected `name:sha256` as `qm9flow serve "
-                    "--make-key NAME` prints it"
-                )
-            names[digest.lower()] = name
+    names = {digest: name for name, digest in _lines(text, origin)}
     if not names:
         raise ConfigError(
             f"{origin} holds no key: `qm9flow serve --make-key NAME` makes one and its line"
@@ -81,11 +72,12 @@ def read_keys(text: str, origin: str) -> dict[str, str]:
     return names
 
 
-def load_keys(path: Path) -> dict[str, str]:
+def load_keys(path: Path, *, may_be_empty: bool = False) -> dict[str, str]:
     """Keys from a file.
 
     Args:
         path: The file.
+        may_be_empty: Whether a file without keys is one: its last key may have been taken out.
 
     Returns:
         Name by digest.
@@ -93,10 +85,9 @@ def load_keys(path: Path) -> dict[str, str]:
     Raises:
         ConfigError: It cannot be read, or holds something else.
     """
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the file of keys {path} cannot be read: {error}") from error
+    text = _text(path)
+    if may_be_empty:
+        return {digest: name for name, digest in _lines(text, str(path))}
     return read_keys(text, str(path))
 
 
@@ -108,15 +99,57 @@ def append_key(path: Path, line: str) -> None:
         line: From `make_key`.
 
     Raises:
-        ConfigError: It cannot be written.
+        ConfigError: It cannot be written, holds something else than keys, or has one of that
+            name: taking out a name's line must not leave another key of it.
     """
+    name = line.partition(":")[0]
     try:
         path.touch(mode=0o600)
         text = path.read_text("utf-8")
+        if name in (known for known, _ in _lines(text, str(path))):
+            raise ConfigError(
+                f"{path} has a key named {name} already, so none was made: take its line out "
+                "first, which revokes it, or choose another name"
+            )
         with path.open("a", encoding="utf-8") as file:
             file.write(("\n" if text and not text.endswith("\n") else "") + line + "\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the file of keys {path} cannot be written: {error}") from error
+        raise ConfigError(f"the file of keys {path} cannot be written: {_why(error)}") from error
+
+
+def _lines(text: str, origin: str) -> list[tuple[str, str]]:
+    """Name and digest of each key."""
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        for word in line.partition("#")[0].replace(",", " ").split():
+            name, _, digest = word.partition(":")
+            if not _NAME.fullmatch(name) or not _DIGEST.fullmatch(digest.lower()):
+                raise ConfigError(
+                    f"{origin}, line {number}: expected `name:sha256` as `qm9flow serve "
+                    "--make-key NAME` prints it"
+                )
+            found.append((name, digest.lower()))
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"there is no file of keys {path}: correct the path, or make it with `qm9flow serve "
+            f"--make-key NAME --keys {path}`"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"the file of keys {path} cannot be read: {_why(error)}; it must be a text file that "
+            "the service's user may read"
+        ) from error
+
+
+def _why(error: OSError | UnicodeDecodeError) -> str:
+    """Without the path, which the message has."""
+    return str(error.strerror or error) if isinstance(error, OSError) else str(error)
 
 
 def _check_name(name: str) -> None:

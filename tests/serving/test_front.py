@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -132,23 +133,43 @@ def test_a_changed_file_of_keys_counts_without_a_restart(
     keyed: tuple[Path, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(guard, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(guard, "LOOK_SECONDS", 0.01)
     file, alice = keyed
     client = client_of(keys_file=str(file))
-
-    def status(key: str) -> int:
-        return client.get("/model", headers={"X-API-Key": key}).status_code
-
     bob, line = make_key("bob")
-    assert (status(alice), status(bob)) == (200, 401)
+
+    def statuses(*expected: int) -> bool:
+        """Those of alice and bob, once they are as expected."""
+
+        def now() -> tuple[int, ...]:
+            ask = [client.get("/model", headers={"X-API-Key": key}) for key in (alice, bob)]
+            return tuple(answer.status_code for answer in ask)
+
+        until = time.monotonic() + 10
+        while now() != expected and time.monotonic() < until:
+            time.sleep(0.01)
+        return now() == expected
+
+    def write(text: str) -> None:
+        """As careful editors do: no half of it is ever read."""
+        file.with_suffix(".new").write_text(text)
+        file.with_suffix(".new").rename(file)
+
+    assert statuses(200, 401)
     append_key(file, line)
-    assert (status(alice), status(bob)) == (200, 200)
-    file.write_text(f"# alice has left\n{line}\n")
-    assert (status(alice), status(bob)) == (401, 200)
-    file.write_text("what is this?")  # a slip of the hand locks nobody out, nor lets anybody in
-    assert (status(alice), status(bob)) == (401, 200)
+    assert statuses(200, 200)
+    write(f"# alice has left\n{line}\n")
+    assert statuses(401, 200)
+    write("what is this?")  # a slip of the hand locks nobody out, nor lets anybody in
+    time.sleep(0.1)
+    assert statuses(401, 200)
     file.unlink()
-    assert (status(alice), status(bob)) == (401, 200)
+    time.sleep(0.1)
+    assert statuses(401, 200)
+    write("# nobody any more\n")
+    assert statuses(401, 401)
+    write(line)
+    assert statuses(401, 200)
 
 
 def test_keys_that_cannot_be_read_open_no_door(
@@ -235,6 +256,21 @@ def test_a_key_is_made_from_the_shell(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["serve", "--make-key", "carol"])
     words = done.output.split()
     assert read_keys(words[words.index("line") + 1], "there")
+
+
+def test_a_name_has_one_key(keyed: tuple[Path, str]) -> None:
+    file, _ = keyed
+    before = file.read_bytes()
+    for name in ("alice", "bob"):
+        if name == "bob":
+            file.write_bytes(b"what is this?\n" + before)
+            before = file.read_bytes()
+        done = CliRunner().invoke(cli, ["serve", "--make-key", name, "--keys", str(file)])
+        assert isinstance(done.exception, ConfigError)
+        assert ("alice already" if name == "alice" else "line 1") in str(done.exception)
+        assert str(file) in str(done.exception)
+        assert done.output == ""  # no key that is worth nothing
+        assert file.read_bytes() == before
 
 
 @pytest.mark.parametrize("options", [(), ("--keys", "none.txt")])
@@ -360,13 +396,95 @@ def test_a_service_that_is_told_to_stop_says_so_and_goes_on(
     assert client.post("/predict", json=ONE).status_code == 200
 
 
-def test_the_guard_looks_at_its_file_once_a_second(keyed: tuple[Path, str]) -> None:
-    file, key = keyed
+@pytest.fixture
+def said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> Callable[[str], list[str]]:
+    """What the service's log says, once it has said some words."""
+    monkeypatch.setattr(guard, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(guard, "logger", logging.getLogger("guarded"))
+    caplog.set_level(logging.INFO, "guarded")
+
+    def wait(words: str) -> list[str]:
+        until = time.monotonic() + 10
+        while words not in caplog.text and time.monotonic() < until:
+            time.sleep(0.01)
+        return [record.getMessage() for record in caplog.records if record.name == "guarded"]
+
+    return wait
+
+
+def test_what_becomes_of_the_keys_is_in_the_log_before_anybody_asks(
+    keyed: tuple[Path, str], said: Callable[[str], list[str]]
+) -> None:
+    file, _ = keyed
+    line = make_key("bob")[1]
     door = Guard(ServeConfig(keys_file=str(file)), {})
-    scope = {"type": "http", "headers": [(b"x-api-key", key.encode())]}
-    assert door.admit(scope) == "alice"
-    file.write_text("bob:" + "0" * 64)
-    assert door.admit(scope) == "alice"  # not yet
+    append_key(file, line)
+    assert said("keys of alice, bob")[0] == f"keys of alice, from {file}"
+    file.unlink()
+    gone = said("there is no file")[-1]
+    assert gone.startswith(
+        f"the keys read before stay (alice, bob): there is no file of keys {file}"
+    )
+    assert "--make-key" in gone
+    file.write_text("bob")
+    said("line 1")
+    file.write_text("\n")
+    emptied = said("no key left")
+    assert emptied[-1] == f"every request is refused: there is no key left in {file}"
+    time.sleep(0.1)
+    assert said("no key left") == emptied  # once is enough
+    door.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "--make-key NAME --keys"), (b"alice:12", "line 1"), (b"\xff", "text file")],
+)
+def test_a_service_that_starts_without_its_keys_refuses_all_and_says_why(
+    tmp_path: Path, said: Callable[[str], list[str]], content: bytes | None, words: str
+) -> None:
+    file = tmp_path / "keys.txt"
+    if content is not None:
+        file.write_bytes(content)
+    door = Guard(ServeConfig(keys_file=str(file)), {})
+    (message,) = said("refused")
+    assert message.startswith("every request is refused: ")
+    assert str(file) in message
+    assert words in message
+    key, line = make_key("alice")
+    file.write_text(line)
+    said("keys of alice")
+    assert door.admit({"type": "http", "headers": [(b"x-api-key", key.encode())]}) == "alice"
+    door.close()
+
+
+def test_the_keys_are_read_when_the_service_starts(
+    client_of: Callable[..., TestClient], tmp_path: Path, said: Callable[[str], list[str]]
+) -> None:
+    with client_of(keys_file=str(tmp_path / "none.txt")):
+        assert "there is no file of keys" in said("refused")[0]
+
+
+def test_supervisors_are_not_in_the_log_while_the_model_is_loaded(
+    client_of: Callable[..., TestClient], log: Path
+) -> None:
+    client = client_of()
+    front: Any = client.app
+    runtime = front._current()
+    engine, runtime._engine = runtime._engine, None
+    for _ in range(3):
+        error(client.get("/readyz"), 503, "not_ready")
+    error(client.get("/model"), 503, "not_ready")  # a client's own
+    runtime._engine = engine
+    runtime.stop()
+    error(client.get("/readyz"), 503, "stopping")
+    runtime._engine, runtime._error = None, ConfigError("broken")
+    error(client.get("/readyz"), 503, "failed")
+    assert [(line["route"], line["status"]) for line in lines(log, 2)] == [
+        ("/model", 503), ("/readyz", 503),
+    ]  # fmt: skip
 
 
 def test_metrics_tell_of_batches_domain_and_waiting(client_of: Callable[..., TestClient]) -> None:

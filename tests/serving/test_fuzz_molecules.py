@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from test_service_contract import check
 
-from serving.openapi import HYDROGEN
+from serving.openapi.examples import HYDROGEN
 
 WATER = {"xyz": served.WATER}
 SECONDS = 60.0

@@ -1,0 +1,1 @@
+"""The OpenAPI description of the service: written by hand, held true by tests."""
