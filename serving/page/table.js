@@ -140,7 +140,8 @@ export class Table {
     const { result } = row;
     if (!result) return [make("td", { colSpan: shown.length + 1, className: "soft" }, "waiting")];
     if (!result.ok) {
-      return [make("td", { colSpan: shown.length + 1, className: "bad" }, result.error.message)];
+      const why = make("span", { className: "why" }, result.error.message);
+      return [make("td", { colSpan: shown.length + 1, className: "bad" }, why)];
     }
     const values = shown.map((target) => {
       const value = result.values[target.name];

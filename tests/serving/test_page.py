@@ -322,6 +322,20 @@ def test_no_width_scrolls_sideways(browser: Browser, width: int, text: str) -> N
         assert browser.js("return document.getElementById('card').scrollWidth") <= width
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_errors_in_the_table_are_read_without_scrolling(browser: Browser, width: int) -> None:
+    browser.open(width, 844)
+    browser.predict("\n".join(MANY))
+    edges = browser.js(
+        "const range = document.createRange();"
+        "return [...document.querySelectorAll('#results td.bad')].map((cell) => {"
+        " range.selectNodeContents(cell); return range.getBoundingClientRect().right; })"
+    )
+    assert len(edges) == 3
+    visible = "return document.querySelector('.scroll').getBoundingClientRect().right"
+    assert max(edges) <= browser.js(visible)
+
+
 def test_text_from_outside_stays_text(browser: Browser) -> None:
     browser.open()
     evil = "<img src=x onerror=alert(1)>"
