@@ -14,6 +14,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "onnx",
         "onnxscript",
         "optuna",
+        "scipy",
         "tensorboard",
         "matplotlib",
         "plotly",
