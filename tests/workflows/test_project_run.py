@@ -36,6 +36,8 @@ EVALUATION = {
     "evaluation.json",
     "evaluation.md",
     "targets.csv",
+    "coverage.csv",
+    "group_coverage.csv",
     "literature.csv",
     "groups.csv",
     "worst.csv",
