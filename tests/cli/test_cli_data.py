@@ -142,6 +142,7 @@ def test_geometries_are_made_with_lines_in_a_log(
     assert "left" in lines[11]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "arguments", "goes_on"),
     [

@@ -63,6 +63,7 @@ def test_without_the_extra_a_command_says_what_to_install(words: str, tmp_path: 
     assert not (tmp_path / "mlflow.db").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "absent"),
     [

@@ -34,6 +34,7 @@ def under_fire(
     return hits
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on(tmp_path: Path, undisturbed: tuple[Stores, StudyResult]):
     assert under_fire(tmp_path, 4, 1, undisturbed[1]) >= 3
 

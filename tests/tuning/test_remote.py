@@ -84,6 +84,7 @@ def test_the_numbers_of_this_process(stores: Stores, dataset: Dataset, tmp_path:
     assert comparable(trials) == comparable(alone.trials)
 
 
+@pytest.mark.slow
 def test_a_trial_whose_worker_dies_is_trained_again(stores: Stores, dataset: Dataset) -> None:
     config = small_config(n_trials=3, **EVEN)
     worker = Deadly(dataset, kills=2)

@@ -39,6 +39,7 @@ def test_molecules_that_a_trial_sees(halving: Halving, seen: float) -> None:
     assert mean_molecules(StudyConfig(max_epochs=1), 900, 30.0) == 930.0
 
 
+@pytest.mark.slow
 def test_many_trials_have_small_training_sets(dataset: Dataset, stores: Stores) -> None:
     few, many = (
         fitted(StudyConfig(n_trials=n, device="cpu"), FITTED, stores, dataset, Placement(2))
