@@ -233,7 +233,9 @@ def test_the_csv_holds_what_the_table_shows(browser: Browser, url: str) -> None:
     assert rows[8]["name"] == 'acet"aldehyde, pure'
     whole = answer(url, {"smiles": "CCO"})["results"][0]
     for item in PROPERTIES:
-        assert float(rows[0][f"{item.name} ({item.unit})"]) == whole["values"][item.name]
+        value = float(rows[0][f"{item.name} ({item.unit})"])
+        # Among others and alone, averages over conformers may differ in their last bit.
+        assert value == pytest.approx(whole["values"][item.name], rel=1e-12)
     assert rows[0]["warnings"] == "; ".join(whole["warnings"])
     assert whole["domain"]["inside"] is None  # this model has nothing to compare with
     assert (rows[0]["in_domain"], rows[0]["geometry"]) == ("", "smiles")
