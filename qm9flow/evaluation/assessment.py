@@ -265,12 +265,7 @@ class Assessment:
     def group_coverage_rows(self, targets: Sequence[str] = REPORTED) -> Rows:
         """One row a group: its size and the share of true values inside, of some targets."""
         return [
-            {
-                "by": kind,
-                "group": group.name,
-                "molecules": group.molecules,
-                **{name: group.inside.get(name) for name in targets},
-            }
+            _group_head(kind, group) | {name: group.inside.get(name) for name in targets}
             for kind, groups in self.groups.items()
             for group in groups
             if group.inside
@@ -279,12 +274,8 @@ class Assessment:
     def group_rows(self, targets: Sequence[str] = REPORTED) -> Rows:
         """One row a group: its size and the errors of some targets."""
         return [
-            {
-                "by": kind,
-                "group": group.name,
-                "molecules": group.molecules,
-                **{f"{name} [{get(name).unit}]": group.mae[name] for name in targets},
-            }
+            _group_head(kind, group)
+            | {f"{name} [{get(name).unit}]": group.mae[name] for name in targets}
             for kind, groups in self.groups.items()
             for group in groups
         ]
@@ -425,6 +416,10 @@ class Assessment:
             (f"Intervals at the level {held.level:g}", rows, note),
             ("Share of true values inside by size and element", of_groups, ""),
         ]
+
+
+def _group_head(kind: str, group: Group) -> dict[str, Any]:
+    return {"by": kind, "group": group.name, "molecules": group.molecules}
 
 
 def _without(row: Mapping[str, Any], *names: str) -> dict[str, Any]:

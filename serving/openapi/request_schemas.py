@@ -15,35 +15,15 @@ def request_schemas(settings: ServeConfig) -> Json:
     Returns:
         Schema by name.
     """
-    geometry = {
-        "type": "string",
-        "enum": ["dft", "approximate"],
-        "description": "dft: a minimum of B3LYP/6-31G(2df,p), as in QM9",
-    }
-    text = {"type": "string"}
-    position = {"type": "array", "items": {"type": "number"}, "minItems": 3, "maxItems": 3}
-    numbers = {
-        "type": "array",
-        "items": {"type": "integer", "enum": [1, 6, 7, 8, 9]},
-        "minItems": 1,
-        "maxItems": settings.max_atoms,
-        "description": "Atomic numbers",
-    }
-    positions = {
-        "type": "array",
-        "items": position,
-        "minItems": 1,
-        "maxItems": settings.max_atoms,
-        "description": "Positions in angstrom",
-    }
+    return {**_bodies(settings), **_molecules(settings)}
+
+
+def _bodies(settings: ServeConfig) -> Json:
+    molecules = {"type": "array", "items": ref("Molecule"), "maxItems": settings.max_molecules}
     return {
         "PredictRequest": object_of(
             {
-                "molecules": {
-                    "type": "array",
-                    "items": ref("Molecule"),
-                    "maxItems": settings.max_molecules,
-                },
+                "molecules": molecules,
                 "targets": {
                     "type": "array",
                     "items": {"type": "string", "enum": list(TARGETS)},
@@ -60,15 +40,19 @@ def request_schemas(settings: ServeConfig) -> Json:
             },
             ["molecules"],
         ),
-        "DrawRequest": object_of(
-            {
-                "molecules": {
-                    "type": "array",
-                    "items": ref("Molecule"),
-                    "maxItems": settings.max_molecules,
-                }
-            }
-        ),
+        "DrawRequest": object_of({"molecules": molecules}),
+    }
+
+
+def _molecules(settings: ServeConfig) -> Json:
+    """A molecule in its four forms."""
+    geometry = {
+        "type": "string",
+        "enum": ["dft", "approximate"],
+        "description": "dft: a minimum of B3LYP/6-31G(2df,p), as in QM9",
+    }
+    text = {"type": "string"}
+    return {
         "Molecule": {
             "oneOf": [ref("Smiles"), ref("Xyz"), ref("Sdf"), ref("Arrays")],
             "description": "A molecule of H, C, N, O and F without net charge",
@@ -83,11 +67,27 @@ def request_schemas(settings: ServeConfig) -> Json:
             description="One mol block (V2000 or V3000) with explicit hydrogens",
         ),
         "Arrays": object_of(
-            {
-                "numbers": numbers,
-                "positions": positions,
-                "geometry": {**geometry, "default": "dft"},
-            },
+            {**_arrays(settings.max_atoms), "geometry": {**geometry, "default": "dft"}},
             ["numbers", "positions"],
         ),
+    }
+
+
+def _arrays(max_atoms: int) -> Json:
+    position = {"type": "array", "items": {"type": "number"}, "minItems": 3, "maxItems": 3}
+    return {
+        "numbers": {
+            "type": "array",
+            "items": {"type": "integer", "enum": [1, 6, 7, 8, 9]},
+            "minItems": 1,
+            "maxItems": max_atoms,
+            "description": "Atomic numbers",
+        },
+        "positions": {
+            "type": "array",
+            "items": position,
+            "minItems": 1,
+            "maxItems": max_atoms,
+            "description": "Positions in angstrom",
+        },
     }
