@@ -25,7 +25,7 @@ from qm9flow.files import replace_file
 from qm9flow.molecules.molecule import Conformers, Molecule, Structure
 from qm9flow.molecules.pool import Job, MoleculePool
 
-FORMAT = 1
+FORMAT = 2
 SHARD = 500
 """Molecules a file while they are made: what a kill costs, some ten seconds of two cores."""
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rdkit import Chem
 
 from qm9flow.data import geometry_set
 from qm9flow.data.conformers import make_conformers, open_conformers
-from qm9flow.data.stereo import isomeric_smiles
+from qm9flow.data.stereo import LONGEST_BOND_ANGSTROM, graph_with_geometry, isomeric_smiles
 from qm9flow.data.store import Dataset
 from qm9flow.errors import CacheError, MoleculeError
 from qm9flow.molecules.molecule import Structure
@@ -98,3 +99,30 @@ def test_a_damaged_folder_is_named(few: Dataset) -> None:
 def test_handedness_is_read_from_the_geometry(dataset: Dataset) -> None:
     found = [isomeric_smiles(dataset, i) for i in range(100, 20_000, 97)]
     assert sum("@" in text or "/" in text for text in found) > len(found) / 2
+
+
+@pytest.mark.parametrize("text", ["[NH3+]", "[NH2+]=C", "C#CC#C"])
+def test_bonds_are_laid_onto_geometries_whose_atoms_have_another_order(
+    dataset: Dataset, text: str
+) -> None:
+    found = [i for i in range(100_000) if text in dataset.smiles(i)][:8]
+    assert found
+    for i in found:
+        graph = graph_with_geometry(dataset, i)
+        assert graph is not None
+        molecule = dataset.molecule(i)
+        assert [atom.GetAtomicNum() for atom in graph.GetAtoms()] == molecule.numbers.tolist()
+        ends = np.array([(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in graph.GetBonds()])
+        first, second = molecule.positions[ends.T]
+        assert np.linalg.norm(first - second, axis=1).max() < LONGEST_BOND_ANGSTROM
+        same, theirs = (
+            Chem.CanonSmiles(smiles, useChiral=0)
+            for smiles in (isomeric_smiles(dataset, i), dataset.smiles(i))
+        )
+        assert same == theirs
+
+
+def test_charge_separated_molecules_have_their_handedness(dataset: Dataset) -> None:
+    charged = [i for i in range(60_000, 80_000) if "[NH3+]" in dataset.smiles(i)]
+    found = [isomeric_smiles(dataset, i) for i in charged]
+    assert sum("@" in text for text in found) > len(found) / 2
