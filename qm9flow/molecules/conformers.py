@@ -28,12 +28,8 @@ from qm9flow.errors import (
     UnreadableError,
     UnsupportedElementError,
 )
-from qm9flow.molecules.embed import embed, minimise
+from qm9flow.molecules.embed import SAME_MINIMUM_KCAL, embed, minimise
 from qm9flow.molecules.molecule import Conformers, Geometry, Molecule, validate
-
-SAME_MINIMUM_KCAL = 0.01
-"""Conformers whose energies, in kcal/mol, differ by less are one minimum, or mirror images, which
-are the same to the networks. Ten starts find 3.6 minima of a molecule of QM9 on average."""
 
 _ISOTOPES = {element.number: round(element.mass_u) for element in ELEMENTS}
 _SYMBOLS = ", ".join(NUMBER_OF)

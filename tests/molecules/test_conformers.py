@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from qm9flow.errors import (
     TooLargeError,
     UnsupportedElementError,
 )
-from qm9flow.molecules import pool
+from qm9flow.molecules import embed, pool
 from qm9flow.molecules.conformers import SAME_MINIMUM_KCAL, smiles_to_conformers
 from qm9flow.molecules.molecule import RT_KCAL, Conformers, Molecule, Structure
 from qm9flow.molecules.pool import Job, MoleculePool
@@ -118,6 +119,22 @@ def test_a_molecule_of_one_shape_has_one_conformer() -> None:
     found = smiles_to_conformers("C1CCCCC1", 200, 5)
     assert found.positions.shape[0] in (1, 2)  # the chair, and perhaps the boat that is twisted
     assert smiles_to_conformers("c1ccccc1", 200, 5).positions.shape == (1, 12, 3)
+
+
+def test_starts_end_when_every_minimum_was_found_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts: list[int] = []
+
+    def counted(graph: Chem.Mol, count: int, parameters: Any, seed: int) -> None:
+        starts.append(count)
+        own(graph, count, parameters, seed)
+
+    own = embed._starts
+    monkeypatch.setattr(embed, "_starts", counted)
+    smiles_to_conformers("c1ccccc1", 200, 30)
+    assert starts == [5, 5]
+    starts.clear()
+    assert len(smiles_to_conformers("CCC(CC)CO", 200, 30).energies) > 6
+    assert sum(starts) == 30
 
 
 def test_weights_follow_boltzmann() -> None:
