@@ -171,8 +171,7 @@ class PropertyModel(nn.Module):
         """
         if self.refiner is None:
             return positions
-        refined: Tensor = self.refiner(numbers, positions)[-1]
-        return refined
+        return self.refiner.refined(numbers, positions)
 
     def decoded(
         self, numbers: Tensor, positions: Tensor, hidden: Tensor, vectors: Tensor | None

@@ -14,11 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from qm9flow.config import DensityConfig
+from qm9flow.nn.pairs import pair_distances, pair_mask
 from qm9flow.nn.trunk import DensityTrunk
 
 ROUNDS = 2
 """Looks at a geometry, by the same weights. After as many minutes of training, distances of bonded
 atoms are off by 2.4 thousandths of an angstrom after two and by 2.6 after one; MMFF94's by 10."""
+
+NEAREST_ANGSTROM = 0.9
+"""Atoms never come nearer to each other: in QM9's geometries it is 0.959 at least, in MMFF94's
+0.967. What was refined to less is far from all that the weights were trained on."""
 
 _SMALL = 1e-3
 """Initial size of what moves atoms: nearly nothing, but gradients reach all layers."""
@@ -57,3 +62,17 @@ class Refiner(DensityTrunk):
             positions = positions + moved * (numbers > 0)[..., None]
             found.append(positions)
         return torch.stack(found)
+
+    def refined(self, numbers: Tensor, positions: Tensor) -> Tensor:
+        """Refine, but leave alone the molecules whose atoms would collide.
+
+        Args:
+            numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
+            positions: (B, N, 3), angstrom.
+
+        Returns:
+            (B, N, 3), angstrom.
+        """
+        found: Tensor = self(numbers, positions)[-1]
+        nearest = pair_distances(found, pair_mask(numbers > 0)).amin(dim=(1, 2))
+        return torch.where((nearest > NEAREST_ANGSTROM)[:, None, None], found, positions)

@@ -96,6 +96,6 @@ def moved(
     with torch.inference_mode():
         for batch in resident.ordered(BATCH_ATOMS[torch.device(device).type]):
             width = batch.numbers.shape[1]
-            found[batch.index, :width] = refiner(batch.numbers, batch.positions)[-1]
+            found[batch.index, :width] = refiner.refined(batch.numbers, batch.positions)
     is_atom = (resident.numbers > 0).cpu().numpy()
     return np.asarray(found.cpu().numpy()[is_atom])

@@ -8,7 +8,8 @@ from torch import Tensor
 from qm9flow.config import DensityConfig
 from qm9flow.data.store import Dataset
 from qm9flow.nn.choice import Choice
-from qm9flow.nn.refiner import ROUNDS, Refiner
+from qm9flow.nn.pairs import pair_distances, pair_mask
+from qm9flow.nn.refiner import NEAREST_ANGSTROM, ROUNDS, Refiner
 
 SHAPE = DensityConfig(layers=2, hidden=12, vectors=6, channels=4, radial=6)
 MOLECULES = (3, 100, 5_000, 60_000)
@@ -69,6 +70,25 @@ def test_padding_changes_nothing_and_stays_where_it_is(dataset: Dataset, refiner
         alone, padded = refiner(numbers, positions), refiner(wide, far)
     torch.testing.assert_close(padded[:, :, : numbers.shape[1]], alone, rtol=0, atol=1e-9)
     assert (padded[:, :, numbers.shape[1] :] == 0).all()
+
+
+def test_molecules_whose_atoms_would_collide_stay_as_they_are(dataset: Dataset) -> None:
+    torch.manual_seed(2)
+    wild = Refiner(SHAPE).double().eval()
+    torch.nn.init.normal_(wild.move.weight, std=1.5)
+    numbers, positions = (
+        torch.nn.utils.rnn.pad_sequence(
+            [atoms(dataset, i)[which][0] for i in (3, 9, 100, 5_000, 60_000)], batch_first=True
+        )
+        for which in (0, 1)
+    )
+    with torch.no_grad():
+        raw, kept = wild(numbers, positions)[-1], wild.refined(numbers, positions)
+    nearest = pair_distances(raw, pair_mask(numbers > 0)).amin(dim=(1, 2))
+    collide = nearest <= NEAREST_ANGSTROM
+    assert 0 < collide.sum() < len(collide)
+    torch.testing.assert_close(kept[collide], positions[collide], rtol=0, atol=0)
+    torch.testing.assert_close(kept[~collide], raw[~collide], rtol=0, atol=0)
 
 
 def test_it_starts_by_moving_nearly_nothing_but_learns_everywhere(dataset: Dataset) -> None:
