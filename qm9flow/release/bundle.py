@@ -233,6 +233,27 @@ def read_bundle(folder: Path) -> tuple[BundleRecord, bytes]:
     return record, weights
 
 
+def read_rough_weights(folder: Path) -> ReleasedRough | None:
+    """The weights of the networks for other geometries in a bundle.
+
+    Args:
+        folder: As written by `extend_bundle`.
+
+    Returns:
+        The weights; None for a bundle that has no such networks.
+
+    Raises:
+        BundleError: As from `read_bundle`.
+    """
+    record, _ = _read(folder)
+    if record.rough is None:
+        return None
+    network, refiner, choice = (
+        _verified(folder, name, record) for name in (ROUGH_WEIGHTS, REFINER_WEIGHTS, CHOICE_WEIGHTS)
+    )
+    return ReleasedRough(Released(network), refiner, choice)
+
+
 def load_model(folder: Path) -> PropertyModel:
     """The model of a bundle, in torch.
 

@@ -1,11 +1,12 @@
 """The three trainings of a model for geometries that are not DFT's.
 
 One learns to refine such geometries, one to predict properties from refined ones, one to tell which
-conformer of a SMILES is the one that QM9 has. All start from a model for DFT's geometries.
+conformer of a SMILES is the one that QM9 has. All start from a model for DFT's geometries, or go on
+from the networks of the same purpose that stand beside it.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Any
 
 from qm9flow.config import TrainConfig
 from qm9flow.data.store import Dataset
+from qm9flow.release.bundle import read_rough_weights
 from qm9flow.training.events import Event
 from qm9flow.training.start import weights_digest
+from qm9flow.workflows.start import Start
 from qm9flow.workflows.trained import Trained, train_to_end
 
 REFINER, NETWORK, CHOICE = "refiner", "network", "choice"
@@ -27,9 +30,8 @@ OWN_OPTIONS: dict[str, dict[str, Any]] = {
 }
 """Options of each that are not what was asked for."""
 
-SHARES = {REFINER: 0.385, NETWORK: 0.495, CHOICE: 0.12}
-"""Of the minutes. The choice is the first to learn its molecules by heart: of six epochs in 12
-minutes and in 22, the third was the best."""
+SHARES = {REFINER: 0.25, NETWORK: 0.5, CHOICE: 0.25}
+"""Of the minutes."""
 
 Record = Callable[[str, TrainConfig], AbstractContextManager[Callable[[Event], None]]]
 """Puts a training on record, by its name; gives what takes its events."""
@@ -62,12 +64,33 @@ def properties_of(made: Trained | Rough) -> Trained:
     return made.network if isinstance(made, Rough) else made
 
 
-def stage_config(train: TrainConfig, name: str, refiner: bytes | None = None) -> TrainConfig:
+def starts_of(start: Start) -> dict[str, bytes]:
+    """What each of the three starts from.
+
+    Args:
+        start: The model that they stand beside, or are to.
+
+    Returns:
+        safetensors bytes by the training's name.
+
+    Raises:
+        BundleError: The model's bundle is damaged.
+    """
+    rough = read_rough_weights(start.bundle)
+    if rough is None:
+        return dict.fromkeys((REFINER, NETWORK, CHOICE), start.weights)
+    return {REFINER: rough.refiner, NETWORK: rough.network.weights, CHOICE: rough.choice}
+
+
+def stage_config(
+    train: TrainConfig, name: str, start: bytes, refiner: bytes | None = None
+) -> TrainConfig:
     """How one of the three is trained.
 
     Args:
         train: What was asked for.
         name: Which of them.
+        start: Weights that it starts from.
         refiner: Weights of what refines its geometries; none leaves them as they are.
 
     Returns:
@@ -76,6 +99,7 @@ def stage_config(train: TrainConfig, name: str, refiner: bytes | None = None) ->
     return dataclasses.replace(
         train,
         **OWN_OPTIONS[name],
+        start=weights_digest(start),
         refiner=train.refiner if refiner is None else weights_digest(refiner),
         max_minutes=None if train.max_minutes is None else SHARES[name] * train.max_minutes,
     )
@@ -86,7 +110,7 @@ def train_rough(
     dataset: Dataset,
     folder: Path,
     *,
-    start: bytes,
+    starts: Mapping[str, bytes],
     record: Record,
     stop: Callable[[], bool],
 ) -> Rough:
@@ -96,7 +120,7 @@ def train_rough(
         train: What was asked for, of approximate geometries.
         dataset: QM9.
         folder: Keeps the states; made if missing.
-        start: Weights of a network for DFT's geometries.
+        starts: What each starts from, safetensors bytes by the training's name.
         record: Puts each training on record.
         stop: Asked after every epoch.
 
@@ -110,7 +134,7 @@ def train_rough(
     """
 
     def trained(name: str, refiner: bytes | None = None) -> Trained:
-        own = stage_config(train, name, refiner)
+        own = stage_config(train, name, starts[name], refiner)
         with record(name, own) as on_event:
             return train_to_end(
                 own,
@@ -118,7 +142,7 @@ def train_rough(
                 folder / name,
                 on_event=on_event,
                 stop=stop,
-                start=start,
+                start=starts[name],
                 refiner=refiner,
             )
 

@@ -26,7 +26,7 @@ from qm9flow.tuning.locks import FileLock
 from qm9flow.workflows.console import Console
 from qm9flow.workflows.journal import closing, log_file, logged, on_record
 from qm9flow.workflows.publish import Published, publish, put_on_record
-from qm9flow.workflows.rough import CHOICE, NETWORK, REFINER, Rough, train_rough
+from qm9flow.workflows.rough import CHOICE, NETWORK, REFINER, Rough, starts_of, train_rough
 from qm9flow.workflows.start import Start
 from qm9flow.workflows.trained import EPOCHS, RECORD, WEIGHTS, Trained, claim, train_to_end
 
@@ -237,7 +237,7 @@ def _all_three(begun: _Begun, train: TrainConfig, dataset: Dataset, start: Start
         tracker.log_artifact(begun.state / name / WEIGHTS, f"model/{name}")
 
     return train_rough(
-        train, dataset, begun.state, start=start.weights, record=record, stop=console.stop
+        train, dataset, begun.state, starts=starts_of(start), record=record, stop=console.stop
     )
 
 

@@ -16,8 +16,9 @@ from qm9flow.molecules.smiles import from_smiles
 from qm9flow.registry.find import find_model
 from qm9flow.registry.versions import resolve
 from qm9flow.release.bundle import read_bundle
+from qm9flow.training.start import weights_digest
 from qm9flow.workflows.console import Console
-from qm9flow.workflows.rough import Rough
+from qm9flow.workflows.rough import Rough, starts_of
 from qm9flow.workflows.single import run_training
 from qm9flow.workflows.start import find_start
 
@@ -97,3 +98,11 @@ def test_networks_for_other_geometries_stand_beside_the_main_one(place: Path) ->
     card = (bundle / "card.md").read_text()
     assert "test, from SMILES" in card
     assert "## Intervals" in card
+
+
+def test_networks_for_other_geometries_go_on_from_their_own_weights() -> None:
+    start = find_start("pretrained")
+    starts = starts_of(start)
+    files = start.record.files
+    for name, file in (("refiner", "refiner"), ("network", "rough"), ("choice", "choice")):
+        assert weights_digest(starts[name]) == files[f"{file}.safetensors"]
