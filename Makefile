@@ -10,8 +10,9 @@ INSTALLED := $(VENV)/.installed
 # The small study of `make study`; `mlflow run . -P n_trials=1800` is the long form.
 STUDY ?= -P n_trials=12 -P train_size=4000 -P max_epochs=9 -P trial_minutes=1 -P final_minutes=3 -P timeout_minutes=4
 
-# A file's tests stay in one process: they share what their fixtures trained.
-PARALLEL := --numprocesses 2 --dist loadfile
+# A file's tests stay in one process: they share what their fixtures trained. xdist's own order,
+# files of many tests first, would leave the longest one, which has few, to the end.
+PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install study serve test test-all pretrained bench lint format lock clean

@@ -118,7 +118,8 @@ class Api:
         """Say what answers."""
         engine = self._engine()
         runtime = self._current()
-        return _json(engine.describe() | (runtime.describe() if runtime else {}))
+        answering = engine.describe()  # before what failed: a swap forgets that and then answers
+        return _json(answering | (runtime.describe() if runtime else {}))
 
     async def livez(self, request: Request) -> Response:
         """The process answers."""

@@ -110,8 +110,8 @@ class Swapper:
 
     def _swap(self, model: Model) -> None:
         before = self._live.model.found.label
+        self._next = None  # first, so that nobody sees the version answer and fail at once
         self._live.replace(model)
-        self._next = None
         metrics.count_swap("ok")
         metrics.set_version(model.version)
         logger.info("%s answers now, before it was %s", model.found.label, before)

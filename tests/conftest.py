@@ -1,7 +1,8 @@
-"""Fixtures that all rooms share: the whole of QM9, opened once."""
+"""What all rooms share: the whole of QM9, opened once; and which tests begin first."""
 
 import os
 from pathlib import Path
+from typing import IO
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -10,6 +11,15 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 import pytest
 
 from qm9flow.data.store import Dataset, open_dataset
+
+BEGIN_FIRST = ("workflows", "serving", "training")
+"""Rooms whose files take longest: two processes that begin with them end at the same time."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under xdist, files are given out in this order; a long one at the end is waited for."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.path.parent.name not in BEGIN_FIRST)
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +37,18 @@ def stores_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made, and saved as a line of text: matplotlib takes seconds to paint them."""
+
+    from matplotlib.figure import Figure
+
+    def save(figure: Figure, place: IO[bytes] | Path, **options: object) -> None:
+        if isinstance(place, Path):
+            place.write_bytes(b"a picture")
+        else:
+            place.write(b"a picture")
+
+    monkeypatch.setattr(Figure, "savefig", save)

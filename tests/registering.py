@@ -1,12 +1,10 @@
 """Registering small models in a test's own store."""
 
-import shutil
-import tempfile
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
+from databases import put_database
 from mlflow import MlflowClient
 
 from qm9flow.properties import LEARNED, TARGETS
@@ -65,17 +63,9 @@ def facts(release_id: str) -> dict[str, str]:
     }
 
 
-@cache
-def _empty_database() -> Path:
-    """A database with MLflow's tables; making them takes seconds, copying them does not."""
-    path = Path(tempfile.mkdtemp(prefix="qm9flow-mlflow-")) / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 def open_registry(folder: Path, bundle: Path) -> Registry:
     """An empty registry on SQLite in a folder, and a run to register from."""
-    shutil.copy(_empty_database(), folder / "mlflow.db")
+    put_database(folder)
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.create_experiment("test", str(folder / "mlruns" / "test"))
     run_id = client.create_run(experiment).info.run_id

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import registering
 import torch
+from databases import put_database
 from mlflow import MlflowClient
 from safetensors.torch import save
 
@@ -42,7 +43,7 @@ def bundle(dataset: Dataset, seed: int = 3) -> Path:
 def store(dataset: Dataset) -> str:
     """URI of a store where that bundle is version 1 and champion."""
     folder = Path(tempfile.mkdtemp(prefix="qm9flow-served-store-"))
-    uri = f"sqlite:///{folder}/mlflow.db"
+    uri = f"sqlite:///{put_database(folder)}"
     client = MlflowClient(uri)
     experiment = client.create_experiment("served", str(folder / "mlruns"))
     run_id = client.create_run(experiment).info.run_id

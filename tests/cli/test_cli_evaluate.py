@@ -60,6 +60,7 @@ def test_a_version_is_evaluated_into_its_run(registry: Registry) -> None:
     assert not registry.client.get_run(registry.run_id).data.metrics  # of 60 molecules only
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_the_pretrained_model_says_how_its_intervals_hold() -> None:
     said = answer("--model", "pretrained", "--limit", "300", "--worst", "1")
     assert said["coverage"]["level"] == 0.9
@@ -69,6 +70,7 @@ def test_the_pretrained_model_says_how_its_intervals_hold() -> None:
     assert said["geometry"] == "dft"
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_molecules_without_conformers_are_left_out(
     registry: Registry, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +87,7 @@ def test_molecules_without_conformers_are_left_out(
     assert "qm9flow data relaxed" in str(error)
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_whole_part_gives_metrics(registry: Registry) -> None:
     said = answer("--model", "1", "--on", "validation", "--worst", "1")
     assert said["own"]["molecules"] == 10_000
@@ -99,6 +102,7 @@ def test_a_whole_part_gives_metrics(registry: Registry) -> None:
     assert said["differences"] == {"homo": pytest.approx(mae / 0.05 - 1)}
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_json_says_what_was_found_and_where_it_is(registry: Registry) -> None:
     said = answer("--model", "champion", "--output", "there", *QUICK)
     assert said["model"]["version"] == 1
@@ -114,6 +118,7 @@ def test_json_says_what_was_found_and_where_it_is(registry: Registry) -> None:
     assert kept == {key: value for key, value in said.items() if key != "kept"}
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_mlflow_runs_own_run_has_it_too(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +131,7 @@ def test_mlflow_runs_own_run_has_it_too(
     assert "worst.png" in logged(registry.client, project, "evaluation/version_1/test_first_20")
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_deleted_run_does_not_lose_the_table(registry: Registry) -> None:
     registry.client.delete_run(registry.run_id)
     result = run("evaluate", *QUICK)

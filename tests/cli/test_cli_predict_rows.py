@@ -172,6 +172,7 @@ def test_a_reader_that_has_enough_ends_the_run(registry: Path) -> None:
     assert "Exception" not in done.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(registry: Path, dataset: Dataset) -> None:
     source = write_many(registry, dataset, 400)
     with subprocess.Popen(

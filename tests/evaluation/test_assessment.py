@@ -77,6 +77,7 @@ def test_recorded_errors_are_compared(dataset: Dataset) -> None:
         assert limited.differences() == {}
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_intervals_and_other_geometries(
     found: Assessment, dataset: Dataset, tmp_path: Path
 ) -> None:

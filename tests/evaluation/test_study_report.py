@@ -283,6 +283,7 @@ def test_few_trials_are_drawn_as_far_as_they_go(
     assert tuple(ids[: len(PARTS)]) == PARTS
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_an_interrupted_study_says_what_is_missing(tmp_path: Path) -> None:
     stores = stores_in_folder(tmp_path)
     make_study(stores, ["complete", "halving"], n_trials=30)
@@ -334,6 +335,7 @@ def test_a_grid_that_ran_out_was_not_interrupted(tmp_path: Path) -> None:
     assert "No halving." in header(facts)
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_pictures_of_an_earlier_report_do_not_stay(tmp_path: Path, written: Report) -> None:
     stores = stores_in_folder(tmp_path)
     make_study(stores, ["halving"])
@@ -459,6 +461,7 @@ def test_unknown_study_is_refused(tmp_path: Path) -> None:
         read_facts(stores, "other")
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_the_report_goes_to_the_studys_run(facts: Facts) -> None:
     tracker = create_autospec(StudyTracker, instance=True)
     kept: list[str] = []

@@ -41,14 +41,14 @@ def is_valid(molecule: Molecule, max_atoms: int) -> bool:
     return True
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(molecules(), max_size=6), st.integers(1, 40))
 def test_what_passes_is_valid(some: Sequence[Molecule], max_atoms: int) -> None:
     for molecule, is_sound in zip(some, flawless(some, max_atoms), strict=True):
         assert not is_sound or is_valid(molecule, max_atoms)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(molecules(), max_size=6), st.sampled_from([None, 1.5, 5.0]))
 def test_what_is_ordinary_is_not_doubted(some: Sequence[Molecule], cutoff: float | None) -> None:
     valid = [molecule for molecule in some if is_valid(molecule, 256)]

@@ -86,7 +86,7 @@ MOLECULES = [CARBON, HYDROGEN, cluster(9, 1), cluster(18, 2), cluster(29, 3)]
 SEEDS = st.integers(0, 2**32 - 1)
 CLUSTERS = st.builds(cluster, st.integers(1, 14), SEEDS)
 any_of_them = settings(
-    max_examples=15,
+    max_examples=10,
     deadline=None,
     derandomize=True,
     # the fixture is a network that no example changes; the suite runs for each architecture

@@ -136,7 +136,7 @@ def predict_strange(client: TestClient, alone: dict[str, Any], case: tuple[Any, 
         assert water["values"] == pytest.approx(alone, rel=1e-6, abs=1e-4)
 
 
-@fuzzing.rounds(250, 3000)
+@fuzzing.rounds(150, 3000)
 def test_no_molecule_breaks_the_service(
     client: TestClient, alone: dict[str, Any], part: fuzzing.Round
 ) -> None:
@@ -144,7 +144,7 @@ def test_no_molecule_breaks_the_service(
     part.run(lambda case: predict_strange(client, alone, case), cases_of)
 
 
-@fuzzing.rounds(150, 2000)
+@fuzzing.rounds(100, 2000)
 def test_no_file_breaks_the_service(
     client: TestClient, alone: dict[str, Any], part: fuzzing.Round
 ) -> None:
@@ -152,7 +152,7 @@ def test_no_file_breaks_the_service(
     part.run(lambda case: predict_strange(client, alone, case), cases_of)
 
 
-@fuzzing.rounds(100, 1000)
+@fuzzing.rounds(60, 1000)
 def test_nothing_breaks_the_drawing(client: TestClient, part: fuzzing.Round) -> None:
     def draw(strange: list[Any]) -> None:
         results = ask(client, "/draw", {"molecules": [*strange, WATER]})

@@ -310,6 +310,35 @@ def test_a_bad_version_is_tried_again_ever_more_rarely(
     live.close()
 
 
+def test_a_version_that_answers_is_never_said_to_fail(
+    champion: FoundModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ServeConfig(device="cpu")
+    old = Model(champion, settings)
+    live, damaged = Live(old), [True]
+
+    def open_model(found: FoundModel) -> Model:
+        if damaged[0]:
+            raise InferenceError("it has no finite values")
+        return Model(found, settings)
+
+    swapper = Swapper(live, Scripted(champion), open_model, pause_s=0)
+    swapper.look()
+    assert swapper.describe()["next"]["version"] == 2
+    damaged[0] = False
+    said = []
+    close = old.close
+
+    def closing() -> None:  # the moment at which the new version has begun to answer
+        said.append((live.model.version, swapper.describe()["next"]))
+        close()
+
+    monkeypatch.setattr(old, "close", closing)
+    swapper.look()
+    assert said == [(2, None)]
+    live.close()
+
+
 def test_the_copy_of_a_fetched_bundle_that_was_damaged_is_fetched_again(
     runtime: Runtime, registry: registering.Registry
 ) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from databases import put_database, stores_at
 from mlflow import MlflowClient
 
 from qm9flow.tracking.stores import Stores, connect
@@ -18,13 +19,9 @@ MakeEpoch = Callable[..., EpochEnded]
 @pytest.fixture(scope="session")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
     """Stores with an MLflow database that exists."""
-    base = tmp_path_factory.mktemp("tracking") / "mlruns"
-    found = Stores(
-        tracking_uri=f"sqlite:///{base.parent}/mlflow.db",
-        optuna_url=f"sqlite:///{base}/optuna.db",
-        tensorboard_dir=base / "tensorboard",
-        state_dir=base / "state",
-    )
+    folder = tmp_path_factory.mktemp("tracking")
+    put_database(folder)
+    found = stores_at(folder)
     connect(found)
     return found
 

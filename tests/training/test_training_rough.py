@@ -54,8 +54,7 @@ CONFORMER = dataclasses.replace(BASE, geometry="smiles", targets="conformer")
 def beside(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """QM9 with a few molecules' conformers and relaxed geometries beside it."""
     folder = tmp_path_factory.mktemp("cache")
-    more = [*CHOSEN, *SPLIT.train[96:240].tolist()]
-    few_geometries.with_geometries(dataset, folder, more, "approximate")
+    few_geometries.with_geometries(dataset, folder, CHOSEN, "approximate")
     return few_geometries.with_geometries(dataset, folder, CHOSEN)
 
 
@@ -64,8 +63,12 @@ def finished(events: list[Event]) -> Finished:
     return events[-1]
 
 
-def test_a_refiner_brings_geometries_nearer_to_dfts(beside: Dataset) -> None:
+@pytest.mark.slow
+def test_a_refiner_brings_geometries_nearer_to_dfts(dataset: Dataset, tmp_path: Path) -> None:
     """From the trunk that comes with qm9flow: from nothing it takes thousands of molecules."""
+    more = [*CHOSEN, *SPLIT.train[96:240].tolist()]
+    few_geometries.with_geometries(dataset, tmp_path, more, "approximate")
+    beside = few_geometries.with_geometries(dataset, tmp_path, CHOSEN)
     start = (PRETRAINED / "weights.safetensors").read_bytes()
     config = dataclasses.replace(
         GEOMETRY,
@@ -194,6 +197,7 @@ def test_a_trunk_gives_what_it_has(beside: Dataset) -> None:
     assert "another network" in last.message
 
 
+@pytest.mark.slow  # the exporter takes seconds
 def test_the_graph_weighs_as_the_network_does(dataset: Dataset, tmp_path: Path) -> None:
     torch.manual_seed(0)
     choice = Choice(SHAPE).eval()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import shutil
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -12,6 +11,7 @@ import optuna
 import pytest
 import torch
 from accounts import check_ended, comparable
+from databases import put_database
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from small_study import run_study, small_config, stores_at, with_recipe
@@ -251,9 +251,7 @@ def test_trials_of_two_losses_do_not_meet_in_a_study(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-def test_a_study_ends_and_is_drawn(
-    stores: Stores, dataset: Dataset, tmp_path: Path, mlflow_template: Path
-) -> None:
+def test_a_study_ends_and_is_drawn(stores: Stores, dataset: Dataset, tmp_path: Path) -> None:
     config = small_config(preset="modern", sampler="grid", max_epochs=1)
     space = with_recipe(MODERN, threads=1)
     result = run_study(stores, dataset, config, space=space)
@@ -265,7 +263,7 @@ def test_a_study_ends_and_is_drawn(
     assert set(report.missing) == {"importances", "health"}
     # Stopped after each trial and started again, it is the same study.
     (tmp_path / "again").mkdir()
-    shutil.copy(mlflow_template, tmp_path / "again" / "mlflow.db")
+    put_database(tmp_path / "again")
     again = stores_at(tmp_path / "again")
     for n_trials in (1, 2, 4):
         options = dataclasses.replace(config, n_trials=n_trials)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import sqlite3
@@ -15,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from databases import put_database
 from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENTRY_POINT
 
@@ -37,20 +37,10 @@ from qm9flow.workflows.doctor.findings import Finding
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow database; making one takes seconds."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    base = folder / "mlruns"
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    connect(Stores(uri, f"sqlite:///{base}/optuna.db", base / "tensorboard", base / "state"))
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
-def stores(stores_in: Path, template: Path) -> Stores:
+def stores(stores_in: Path) -> Stores:
     """Stores in the current folder."""
-    shutil.copy(template, stores_in / "mlflow.db")
+    put_database(stores_in)
     return resolve_stores()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from databases import put_database, stores_at
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
@@ -42,13 +43,8 @@ def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stores:
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(finals_books, "PAUSE_SECONDS", 0.01)
-    base = tmp_path / "mlruns"
-    return Stores(
-        tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
-        optuna_url=f"sqlite:///{base}/optuna.db",
-        tensorboard_dir=base / "tensorboard",
-        state_dir=base / "state",
-    )
+    put_database(tmp_path)
+    return stores_at(tmp_path)
 
 
 @contextmanager

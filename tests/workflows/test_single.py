@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from databases import put_database
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -50,6 +51,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def used(here: Path) -> Path:
+    """A folder in which MLflow's database is there already: making it takes longer than a test."""
+    put_database(here)
+    return here
 
 
 def runs() -> list[Run]:
@@ -132,13 +140,13 @@ def test_a_killed_training_goes_on_and_leaves_no_run_behind(here: Path) -> None:
     assert [point.step for point in history] == [1, 2, 3]
 
 
-def test_another_training_of_the_name_is_refused_before_anything_is_on_record(here: Path) -> None:
+def test_another_training_of_the_name_is_refused_before_anything_is_on_record(used: Path) -> None:
     assert run_training(TINY, QUIET, name="mine") is not None
     with pytest.raises(CheckpointError, match="train_size 64, now 65"):
         run_training(replace(TINY, train_size=65), QUIET, name="mine")
     assert len(runs()) == 1
     assert run_training(replace(TINY, threads=2), QUIET, name="mine") is not None  # it had ended
-    (here / "mlruns/state/trainings/mine/trained.json").write_text("{")
+    (used / "mlruns/state/trainings/mine/trained.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"trained\.json is damaged"):
         run_training(TINY, QUIET, name="mine")
 
@@ -150,7 +158,7 @@ def test_a_place_that_is_no_folder_is_an_error_that_says_so(here: Path) -> None:
         run_training(TINY, QUIET, name="mine")
 
 
-def test_a_training_starts_from_a_model(here: Path) -> None:
+def test_a_training_starts_from_a_model(used: Path) -> None:
     """The kept bundle's network is the starting point; its split comes with it."""
     start = find_start(str(KEPT))
     options = start.options({"val_size": 32, "max_epochs": 1, "device": "cpu"})
@@ -170,7 +178,7 @@ def test_a_training_starts_from_a_model(here: Path) -> None:
     assert training_name(elsewhere) == training_name(repeated)
 
 
-def test_a_training_that_had_ended_says_so(here: Path) -> None:
+def test_a_training_that_had_ended_says_so(used: Path) -> None:
     said: list[str] = []
     for _ in range(2):
         assert run_training(TINY, Console(say=said.append), name="mine") is not None
@@ -195,12 +203,12 @@ def test_heads_may_be_added_to_a_network_that_has_none_and_nothing_else() -> Non
         kept.options({"model": {**with_heads, "heads": 9}})
 
 
-def test_a_run_of_a_time_without_heads_is_repeated_without(here: Path) -> None:
+def test_a_run_of_a_time_without_heads_is_repeated_without(used: Path) -> None:
     assert run_training(TINY, QUIET, name="old") is not None
     (run,) = runs()
     values = to_dict(replace(TINY, model=DensityConfig(1, 8, 4, 4, 4)))
     del values["model"]["heads"]
-    client = MlflowClient(f"sqlite:///{here}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{used}/mlflow.db")
     client.log_dict(run.info.run_id, values, "config.json")
     repeated, _ = config_of_run(run.info.run_id)
     assert repeated.model == DensityConfig(1, 8, 4, 4, 4, heads=0)
@@ -237,7 +245,7 @@ def test_a_start_that_learned_other_numbers_is_refused(dataset: Dataset) -> None
         start.check(dataset)
 
 
-def test_a_stop_waits_for_an_epoch_and_not_for_a_checkpoint(here: Path) -> None:
+def test_a_stop_waits_for_an_epoch_and_not_for_a_checkpoint(used: Path) -> None:
     rare = replace(TINY, max_epochs=50, checkpoint_every=1000)
     for begins, ends in ((1, 2), (3, 4)):
         said: list[str] = []
