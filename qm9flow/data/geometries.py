@@ -105,6 +105,73 @@ def require_geometries(source: GeometrySource, dataset: Dataset) -> None:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Minima of a force field, among which each molecule's own is to be told.
+
+    Attributes:
+        ptr: (G + 1,), geometry g has the atoms ptr[g] to ptr[g + 1] - 1.
+        numbers: (A,), atomic numbers.
+        positions: (A, 3), angstrom.
+        first: (M + 1,), molecule i has the candidates first[i] to first[i + 1] - 1.
+        places: (C,), the geometry of each candidate, those of a molecule by rising energy.
+        energies: (C,), kcal/mol.
+        is_known: (C,), whether it is the one that QM9's own geometry relaxes to.
+    """
+
+    ptr: Indices
+    numbers: npt.NDArray[np.uint8]
+    positions: npt.NDArray[np.float32]
+    first: Indices
+    places: Indices
+    energies: npt.NDArray[np.float32]
+    is_known: npt.NDArray[np.bool_]
+
+    @property
+    def tells(self) -> npt.NDArray[np.bool_]:
+        """(M,), whether QM9's own is among several."""
+        return np.asarray((np.diff(self.first) > 1) & (_of_each(self.is_known, self.first) > 0))
+
+
+def candidates(
+    conformers: GeometrySet, relaxed: GeometrySet, *, are_completed: bool = False
+) -> Candidates:
+    """The conformers of each molecule.
+
+    Args:
+        conformers: From SMILES.
+        relaxed: QM9's geometries in the same force field.
+        are_completed: Add QM9's own minimum where the starts of a molecule missed it.
+
+    Returns:
+        All of them; none for a molecule that has no conformers.
+    """
+    known = is_the_one(conformers, relaxed)
+    counts = np.diff(conformers.first)
+    missed = (counts > 0) & (_of_each(known, conformers.first) == 0) & (np.diff(relaxed.first) > 0)
+    added = np.flatnonzero(missed & are_completed)
+    own = relaxed.first[added]
+    owner = np.concatenate([np.repeat(np.arange(len(conformers)), counts), added])
+    energies = np.concatenate([conformers.energies, relaxed.energies[own]])
+    order = np.lexsort((energies, owner))
+    geometries = len(conformers.ptr) - 1
+    return Candidates(
+        np.concatenate([conformers.ptr, conformers.ptr[-1] + relaxed.ptr[1:]]),
+        np.concatenate([conformers.numbers, relaxed.numbers]),
+        np.concatenate([conformers.positions, relaxed.positions]),
+        np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(conformers)))]),
+        np.concatenate([np.arange(geometries), geometries + own])[order],
+        energies[order],
+        np.concatenate([known, np.ones(len(added), dtype=bool)])[order],
+    )
+
+
+def _of_each(flags: npt.NDArray[np.bool_], first: Indices) -> Indices:
+    """(M,), how many of each molecule's are true."""
+    sums = np.concatenate([[0], np.cumsum(flags)])
+    return np.asarray(np.diff(sums[first]))
+
+
 def is_the_one(conformers: GeometrySet, relaxed: GeometrySet) -> npt.NDArray[np.bool_]:
     """Which conformers are the minimum that QM9's own geometry relaxes to.
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from qm9flow.data.geometry_set import GeometrySet
+from qm9flow.data.geometries import Candidates
 from qm9flow.data.resident import ResidentMolecules
 
 Indices = npt.NDArray[np.int64]
@@ -55,34 +55,29 @@ class ResidentConformers:
 
     @classmethod
     def load(
-        cls,
-        conformers: GeometrySet,
-        is_known: npt.NDArray[np.bool_],
-        molecules: Indices,
-        device: torch.device | str,
+        cls, candidates: Candidates, molecules: Indices, device: torch.device | str
     ) -> "ResidentConformers":
         """Copy molecules to a device.
 
         Args:
-            conformers: Where they come from.
-            is_known: (G,), of all of them, whether it is the one that QM9 has.
+            candidates: Where they come from.
             molecules: (n,), places in the dataset, at least one; all of them have conformers.
             device: Where they go.
 
         Returns:
             The molecules, in their order.
         """
-        counts = np.diff(conformers.first)[molecules]
+        counts = np.diff(candidates.first)[molecules]
         starts = np.concatenate([[0], np.cumsum(counts)])
-        lowest = np.repeat(conformers.first[molecules], counts)
-        places = lowest + np.arange(starts[-1]) - np.repeat(starts[:-1], counts)
-        above = conformers.energies[places] - conformers.energies[lowest]
-        geometries = ResidentMolecules.load(conformers, places, None, device)
+        lowest = np.repeat(candidates.first[molecules], counts)
+        chosen = lowest + np.arange(starts[-1]) - np.repeat(starts[:-1], counts)
+        above = candidates.energies[chosen] - candidates.energies[lowest]
+        geometries = ResidentMolecules.load(candidates, candidates.places[chosen], None, device)
         return cls(
             geometries,
             torch.from_numpy(starts).to(device),
             torch.from_numpy(above).to(device),
-            torch.from_numpy(is_known[places]).to(device),
+            torch.from_numpy(candidates.is_known[chosen]).to(device),
             geometries.sizes[starts[:-1]],
         )
 

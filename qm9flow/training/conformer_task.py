@@ -3,14 +3,12 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from qm9flow.config import TrainConfig
 from qm9flow.data.conformers import open_conformers
-from qm9flow.data.geometries import is_the_one
+from qm9flow.data.geometries import candidates
 from qm9flow.data.relaxed import open_relaxed
 from qm9flow.data.resident_conformers import ConformerBatch, ResidentConformers
 from qm9flow.data.store import Dataset
@@ -32,7 +30,8 @@ LEAST = 1e-6
 class ConformerTask(TrunkTask):
     """The likelihood of the conformer that QM9 has, among those that were found.
 
-    Molecules whose conformer was not found, or that have one only, say nothing and are left out.
+    Molecules that have one only say nothing and are left out. So are those whose conformer was not
+    found, where the network is judged; where it learns, they are shown it beside what was found.
     """
 
     def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
@@ -47,13 +46,14 @@ class ConformerTask(TrunkTask):
             ConfigError: The split has fewer molecules than asked for.
             CacheError: The conformers have not been made yet.
         """
-        conformers = open_conformers(dataset)
-        is_known = is_the_one(conformers, open_relaxed(dataset))
-        tells = _tells(conformers.first, is_known)
+        sets = open_conformers(dataset), open_relaxed(dataset)
         sample = training_sample(config, dataset)
         self._train, self._validation = (
-            ResidentConformers.load(conformers, is_known, part[tells[part]], device)
-            for part in (sample.train, sample.validation)
+            ResidentConformers.load(shown, part[shown.tells[part]], device)
+            for shown, part in (
+                (candidates(*sets, are_completed=True), sample.train),
+                (candidates(*sets), sample.validation),
+            )
         )
         super().__init__(config, Choice, self._train, self._validation)
 
@@ -86,13 +86,6 @@ class ConformerTask(TrunkTask):
 def _blurred(batch: ConformerBatch, generator: torch.Generator) -> ConformerBatch:
     noise = torch.randn(batch.positions.shape, generator=generator).to(batch.positions.device)
     return replace(batch, positions=batch.positions + BLUR_ANGSTROM * noise)
-
-
-def _tells(first: npt.NDArray[np.int64], is_known: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """(M,), whether QM9's conformer is among several."""
-    counts = np.diff(first)
-    known = np.add.reduceat(np.append(is_known, False).astype(np.int64), first[:-1])
-    return np.asarray((counts > 1) & (known > 0))
 
 
 def _likelihood(network: Callable[..., Tensor], batch: ConformerBatch) -> tuple[Tensor, Tensor]:

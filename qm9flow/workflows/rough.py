@@ -67,6 +67,9 @@ def properties_of(made: Trained | Rough) -> Trained:
 def starts_of(start: Start) -> dict[str, bytes]:
     """What each of the three starts from.
 
+    The choice always starts from the network for DFT's geometries: from its own weights it would go
+    on learning its molecules by heart.
+
     Args:
         start: The model that they stand beside, or are to.
 
@@ -79,7 +82,7 @@ def starts_of(start: Start) -> dict[str, bytes]:
     rough = read_rough_weights(start.bundle)
     if rough is None:
         return dict.fromkeys((REFINER, NETWORK, CHOICE), start.weights)
-    return {REFINER: rough.refiner, NETWORK: rough.network.weights, CHOICE: rough.choice}
+    return {REFINER: rough.refiner, NETWORK: rough.network.weights, CHOICE: start.weights}
 
 
 def stage_config(

@@ -9,7 +9,12 @@ import numpy.typing as npt
 import pytest
 
 from qm9flow.data.conformers import open_conformers
-from qm9flow.data.geometries import is_the_one, open_geometries, require_geometries
+from qm9flow.data.geometries import (
+    candidates,
+    is_the_one,
+    open_geometries,
+    require_geometries,
+)
 from qm9flow.data.relaxed import open_relaxed
 from qm9flow.data.store import Dataset
 from qm9flow.errors import CacheError
@@ -38,6 +43,29 @@ def test_the_conformer_that_dft_has_is_found_for_most(few: Dataset) -> None:
     found = np.array([known[a : a + n].any() for a, n in zip(first, counts, strict=True)])
     assert found.mean() > 0.6
     assert not known[first[counts > 1]].all()  # not always the lowest
+
+
+def test_candidates_are_completed_by_the_conformer_that_was_missed(few: Dataset) -> None:
+    conformers, relaxed = open_conformers(few), open_relaxed(few)
+    as_found = candidates(conformers, relaxed)
+    np.testing.assert_array_equal(as_found.first, conformers.first)
+    np.testing.assert_array_equal(as_found.is_known, is_the_one(conformers, relaxed))
+    whole = candidates(conformers, relaxed, are_completed=True)
+    missed = [i for i in CHOSEN if conformers.count(i) and not as_found.tells[i]]
+    added = 0
+    for i in CHOSEN:
+        mine = slice(whole.first[i], whole.first[i + 1])
+        assert (np.diff(whole.energies[mine]) >= 0).all()
+        assert whole.is_known[mine].any() == (conformers.count(i) > 0)
+        if mine.stop - mine.start > conformers.count(i):
+            added += 1
+            (place,) = whole.places[mine][whole.is_known[mine]]
+            atoms = slice(whole.ptr[place], whole.ptr[place + 1])
+            np.testing.assert_array_equal(
+                whole.positions[atoms], relaxed.molecule(i).positions.astype(np.float32)
+            )
+            assert i in missed
+    assert added > 0
 
 
 def test_geometries_that_are_not_there_are_asked_for(dataset: Dataset, tmp_path: Path) -> None:

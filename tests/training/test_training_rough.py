@@ -12,7 +12,7 @@ from safetensors.torch import load
 import qm9flow
 from qm9flow.config import DensityConfig, TrainConfig
 from qm9flow.data.conformers import open_conformers
-from qm9flow.data.geometries import is_the_one, open_geometries
+from qm9flow.data.geometries import candidates, open_geometries
 from qm9flow.data.relaxed import open_relaxed
 from qm9flow.data.resident_conformers import ResidentConformers
 from qm9flow.data.splits import make_split
@@ -217,9 +217,10 @@ def test_the_graph_weighs_as_the_network_does(dataset: Dataset, tmp_path: Path) 
 
 def test_batches_hold_all_conformers_of_each_molecule_once(beside: Dataset) -> None:
     conformers = open_conformers(beside)
-    known = is_the_one(conformers, open_relaxed(beside))
+    shown = candidates(conformers, open_relaxed(beside))
+    known = shown.is_known
     molecules = np.array([i for i in CHOSEN if conformers.count(i) > 1])
-    loaded = ResidentConformers.load(conformers, known, molecules, "cpu")
+    loaded = ResidentConformers.load(shown, molecules, "cpu")
     seen = []
     for batch in loaded.batches(len(loaded), 7, torch.Generator().manual_seed(0)):
         for row, place in enumerate(batch.index.tolist()):

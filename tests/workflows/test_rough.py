@@ -104,5 +104,5 @@ def test_networks_for_other_geometries_go_on_from_their_own_weights() -> None:
     start = find_start("pretrained")
     starts = starts_of(start)
     files = start.record.files
-    for name, file in (("refiner", "refiner"), ("network", "rough"), ("choice", "choice")):
+    for name, file in (("refiner", "refiner"), ("network", "rough"), ("choice", "weights")):
         assert weights_digest(starts[name]) == files[f"{file}.safetensors"]
