@@ -53,12 +53,10 @@ def graph_with_geometry(dataset: Dataset, i: int) -> Chem.Mol | None:
         return None
     graph = Chem.AddHs(graph)
     molecule = dataset.molecule(i)
-    if not _is_in_order(graph, molecule):
-        graph = _in_order(graph, molecule)
-        if graph is None:
-            return None
-    graph.AddConformer(_conformer(molecule))
-    return graph
+    placed = graph if _is_in_order(graph, molecule) else _in_order(graph, molecule)
+    if placed is not None:
+        placed.AddConformer(_conformer(molecule))
+    return placed
 
 
 def _is_in_order(graph: Chem.Mol, molecule: Molecule) -> bool:
