@@ -18,6 +18,7 @@ from qm9flow.workflows.version_tags import version_tags
 
 LARGEST_MB = 20
 EARLIER = ("config.json", "curves.csv")
+ROUGH_EARLIER = ("config.json", "rough.csv")
 
 
 def test_it_is_whole_and_passes_what_the_gate_asks_of_one_alone(dataset: Dataset) -> None:
@@ -57,6 +58,7 @@ def test_it_is_small_enough_for_a_package() -> None:
     earlier = {f"earlier/{n}/{name}" for n in range(1, _earlier() + 1) for name in EARLIER}
     if "rough.onnx" in config["files"]:
         beside |= {"rough.csv"}
+    earlier |= {f"{folder}/{name}" for folder in _rough_earlier() for name in ROUGH_EARLIER}
     assert named == {*beside, *earlier, *(f"bundle/{name}" for name in whole)}
 
 
@@ -68,6 +70,23 @@ def test_the_trainings_that_it_went_on_from_are_kept() -> None:
         record = BundleRecord.from_json((folder / "config.json").read_text(), str(folder))
         assert record.train.start == weights
         weights = record.files["weights.safetensors"]
+
+
+def test_so_are_those_that_its_networks_for_other_geometries_went_on_from() -> None:
+    starts = None
+    for folder in [*_rough_earlier(), "bundle"]:
+        path = pretrained.FOLDER / folder / "config.json"
+        record = BundleRecord.from_json(path.read_text(), str(path))
+        rough, main = record.rough, record.files["weights.safetensors"]
+        assert rough is not None
+        assert [rough.refiner.start, rough.train.start] == (starts or [main, main])
+        assert rough.choice.start == main
+        starts = [record.files[f"{name}.safetensors"] for name in ("refiner", "rough")]
+
+
+def _rough_earlier() -> list[str]:
+    count = len(list((pretrained.FOLDER / "rough_earlier").glob("*")))
+    return [f"rough_earlier/{n}" for n in range(1, count + 1)]
 
 
 def _earlier() -> int:

@@ -100,7 +100,7 @@ def bento(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bento with a model of its own, built from a copy of the code."""
     folder = tmp_path_factory.mktemp("bento")
     source, home = folder / "checkout", folder / "home"
-    ignored = shutil.ignore_patterns("__pycache__", "earlier")
+    ignored = shutil.ignore_patterns("__pycache__", "earlier", "rough_earlier")
     for name in ("qm9flow", "serving"):
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", source)
