@@ -2,8 +2,9 @@
 
 The figure is the mean over the learned targets of |error| / training standard deviation, on
 validation molecules that neither model has trained on and that calibrate no interval. Where the
-champion also has networks for other geometries than DFT's, the candidate must have them, too; it
-must be better in one of the sources, and worse in none. Test molecules play no part.
+champion also has networks for other geometries than DFT's, the candidate must have them, too, its
+own or the champion's; it must be better in one of the sources, and worse in none. Test molecules
+play no part.
 
 Source: paired percentile bootstrap, B. Efron, R. J. Tibshirani, An Introduction to the Bootstrap
 (1993), chapters 8 and 13.
@@ -151,15 +152,22 @@ def judge(candidate: Evidence, champion: Evidence | None, seed: int = 0) -> Deci
         score = mean_normalised(candidate.errors[:CHOICE_MOLECULES], candidate.scale)
         return Decision(True, "first", f"no champion yet; validation score {score:.5f}")
     own = _compared("", candidate.errors, champion, champion.errors, seed)
+    same = sorted(
+        name
+        for name, errors in champion.elsewhere.items()
+        if np.array_equal(candidate.elsewhere[name], errors, equal_nan=True)
+    )
     others = [
         _compared(f"from {name}: ", candidate.elsewhere[name], champion, errors, seed)
         for name, errors in champion.elsewhere.items()
+        if name not in same
     ]
     added = sorted(candidate.elsewhere.keys() - champion.elsewhere.keys())
     all_of_them = [own, *others]
     is_better = any(item.is_better for item in all_of_them) or bool(added)
     passes = is_better and not any(item.is_worse for item in all_of_them)
     figures = [item.figure for item in all_of_them]
+    figures += [f"from {' and '.join(same)}: the same as {champion.label}"] if same else []
     figures += [f"from {name}: a network where {champion.label} has none" for name in added]
     return Decision(
         passes,
@@ -250,7 +258,7 @@ def _refuse_pair(candidate: Evidence, champion: Evidence) -> Decision | None:
             False,
             "lacks_network",
             f"{champion.label} has a network for geometries from {lacking[0]}, {candidate.label} "
-            f"has none: `qm9flow train --geometry {lacking[0]} --start-from {number} --register` "
-            "makes one",
+            f"has none: `qm9flow train --geometry approximate --start-from {number} --register` "
+            f"makes one, `qm9flow promote {number} --force` does without",
         )
     return None

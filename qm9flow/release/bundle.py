@@ -26,11 +26,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 
-from qm9flow.config import DensityConfig, TrainConfig
+from qm9flow.config import DensityConfig, GeometrySource, TrainConfig
 from qm9flow.data.store import Dataset
 from qm9flow.errors import BundleError
 from qm9flow.inference.calibration import FILE as CALIBRATION
-from qm9flow.inference.calibration import Calibration
+from qm9flow.inference.calibration import Calibration, SourceCalibration
 from qm9flow.inference.predictor import CHOICE, ROUGH
 from qm9flow.nn.catalog import build
 from qm9flow.nn.choice import Choice
@@ -46,6 +46,7 @@ from qm9flow.targets import TargetCodec
 CONFIG, WEIGHTS, ONNX, CARD = "config.json", "weights.safetensors", "model.onnx", "card.md"
 ROUGH_WEIGHTS, REFINER_WEIGHTS = "rough.safetensors", "refiner.safetensors"
 CHOICE_WEIGHTS = "choice.safetensors"
+_COMPANIONS = (ROUGH_WEIGHTS, REFINER_WEIGHTS, CHOICE_WEIGHTS, ROUGH, CHOICE)
 
 Measure = Callable[[Path, BundleRecord], tuple[BundleRecord, Calibration]]
 """From a bundle's folder, whose graphs are there, and its record to the record with what was
@@ -80,12 +81,28 @@ class ReleasedRough:
     choice: bytes
 
 
+@dataclass(frozen=True)
+class Companions:
+    """Networks for other geometries than DFT's that a bundle takes over from another one.
+
+    Attributes:
+        bundle: The other one's folder.
+        record: What the new one says of them.
+        calibration: What makes their intervals.
+    """
+
+    bundle: Path
+    record: RoughRecord
+    calibration: dict[GeometrySource, SourceCalibration]
+
+
 def write_bundle(
     folder: Path,
     record: BundleRecord,
     released: Released,
     *,
     dataset: Dataset,
+    companions: Companions | None = None,
     measure: Measure | None = None,
 ) -> BundleRecord:
     """Write a bundle: export the graph, prove parity, describe, and only then show the folder.
@@ -95,6 +112,7 @@ def write_bundle(
         record: Without parity and files.
         released: The network's weights.
         dataset: Molecules for the parity check.
+        companions: Networks for other geometries, which come to stand beside it as they are.
         measure: Completes the record; None leaves it as it is, without intervals.
 
     Returns:
@@ -111,8 +129,12 @@ def write_bundle(
     def fill(place: Path) -> BundleRecord:
         (place / WEIGHTS).write_bytes(released.weights)
         export_onnx(model, place / ONNX)
-        parity = check_parity(model, place / ONNX, dataset)
-        return _described(place, dataclasses.replace(record, parity=parity), measure)
+        whole = dataclasses.replace(record, parity=check_parity(model, place / ONNX, dataset))
+        if companions is not None:
+            for name in _COMPANIONS:
+                shutil.copyfile(companions.bundle / name, place / name)
+            whole = dataclasses.replace(whole, rough=companions.record)
+        return _described(place, whole, measure)
 
     return _appear(folder, fill)
 
@@ -211,7 +233,7 @@ def _binaries(record: BundleRecord, *, has_calibration: bool) -> list[str]:
     """Files whose SHA-256 the record holds."""
     names = [WEIGHTS, ONNX]
     if record.rough is not None:
-        names += [ROUGH_WEIGHTS, REFINER_WEIGHTS, CHOICE_WEIGHTS, ROUGH, CHOICE]
+        names += _COMPANIONS
     return [*names, CALIBRATION] if has_calibration else names
 
 

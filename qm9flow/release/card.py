@@ -56,7 +56,7 @@ def model_card(record: BundleRecord, calibration: Calibration | None = None) -> 
             intervals=_INTERVALS if calibration else _NO_INTERVALS,
         ),
         "## How it was made",
-        _origin(record),
+        _made(record),
         "## ONNX",
         _parity(record),
         "## Configuration",
@@ -83,6 +83,7 @@ def _errors(record: BundleRecord) -> str:
     heads = ["target", "", "unit", "validation", "test", *others, "chemical accuracy"]
     lines = [
         "Mean absolute errors. Test molecules took part in no choice.",
+        *_inherited(record),
         "",
         "| " + " | ".join(heads) + " |",
         "| " + " | ".join(["---"] * len(heads)) + " |",
@@ -100,6 +101,17 @@ def _errors(record: BundleRecord) -> str:
             ]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _inherited(record: BundleRecord) -> list[str]:
+    """Where the networks for other geometries come from, if not from here."""
+    origin = record.rough.inherited if record.rough else None
+    if origin is None:
+        return []
+    return [
+        "The networks for SMILES and approximate geometries, with errors and intervals, are those "
+        f"of {origin.model}, unchanged (SHA-256 of its `weights.safetensors`: {origin.weights})."
+    ]
 
 
 def _intervals(calibration: Calibration) -> str:
@@ -133,7 +145,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def _origin(record: BundleRecord) -> str:
+def _made(record: BundleRecord) -> str:
     rows = {
         "data": f"QM9, digest {record.data_digest}",
         "split": f"{record.split_name}, seed {record.split_seed}, digest {record.split_digest}",

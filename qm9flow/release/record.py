@@ -20,7 +20,7 @@ from qm9flow.release.export import Parity
 from qm9flow.targets import TargetCodec
 from qm9flow.training.metrics import training_codec
 
-FORMAT = 7
+FORMAT = 8
 """Number of the format that is written."""
 
 
@@ -70,6 +70,12 @@ def _without_refiners(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"train": {**train, "refiner": None}, "rough": None}
 
 
+def _made_here(data: dict[str, Any]) -> dict[str, Any]:
+    """Up to format 7 no networks for other geometries were taken over from another model."""
+    rough = data.get("rough")
+    return data | {"rough": {**rough, "inherited": None}} if isinstance(rough, dict) else data
+
+
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: _with_spread,
     2: _from_fresh_weights,
@@ -77,12 +83,26 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     4: _at_full_size,
     5: _from_dft_alone,
     6: _without_refiners,
+    7: _made_here,
 }
 """From what a format held to what the next one holds, by the older one's number."""
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The model that networks for other geometries than DFT's were made for.
+
+    Attributes:
+        model: What it was called where they were first taken over from it.
+        weights: SHA-256 of its `weights.safetensors`, the network for DFT's geometries.
+    """
+
+    model: str
+    weights: str
 
 
 @dataclass(frozen=True)
@@ -103,6 +123,8 @@ class RoughRecord:
         versions: Of the packages they were trained with.
         created: When, ISO 8601, UTC.
         parity: Of their graph; set when the bundle is written.
+        inherited: The model that they, and all that is said of them here, come from unchanged;
+            None where they were made for this bundle.
     """
 
     train: TrainConfig
@@ -117,6 +139,7 @@ class RoughRecord:
     versions: dict[str, str] = field(default_factory=dict)
     created: str = field(default_factory=_now)
     parity: Parity | None = None
+    inherited: Origin | None = None
 
     def plain(self) -> dict[str, Any]:
         """As plain JSON values.
@@ -125,7 +148,8 @@ class RoughRecord:
             What `_rough` reads.
         """
         trains = {name: config.to_dict(getattr(self, name)) for name in _TRAININGS}
-        return {**_fields(self), **trains, "parity": _plain(self.parity)}
+        nested = {name: _plain(getattr(self, name)) for name in ("parity", "inherited")}
+        return {**_fields(self), **trains, **nested}
 
 
 _TRAININGS = ("train", "refiner", "choice")
@@ -275,6 +299,7 @@ _TABLES: dict[str, type] = {
 _ROUGH_VALUES = {
     **dict.fromkeys((*_TRAININGS, "validation_mae", "test_mae"), dict),
     **{name: _VALUES[name] for name in ("verdict", "git_commit", "created", "parity")},
+    "inherited": (dict, type(None)),
 }
 _ROUGH_TABLES = {name: _TABLES[name] for name in ("metrics", "hardware", "versions")}
 
@@ -339,15 +364,22 @@ def _rough(data: Any, where: str) -> RoughRecord | None:
             for target, item in table.items():
                 _require_kind(item, (int, float), f"{where}: {name}.{source}.{target}")
     values["parity"] = _parity(values["parity"], f"{where}: parity")
+    values["inherited"] = _origin(values["inherited"], f"{where}: inherited")
     return RoughRecord(**values)
+
+
+def _origin(data: dict[str, Any] | None, where: str) -> Origin | None:
+    if data is None:
+        return None
+    return Origin(**_checked(data, {"model": str, "weights": str}, {}, where))
 
 
 def _fields(record: Any) -> dict[str, Any]:
     return {item.name: getattr(record, item.name) for item in dataclasses.fields(record)}
 
 
-def _plain(parity: Parity | None) -> dict[str, Any] | None:
-    return None if parity is None else dataclasses.asdict(parity)
+def _plain(item: Parity | Origin | None) -> dict[str, Any] | None:
+    return None if item is None else dataclasses.asdict(item)
 
 
 def _codec(data: dict[str, Any], where: str) -> TargetCodec:

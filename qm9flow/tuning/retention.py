@@ -20,6 +20,9 @@ SAMPLED_POINTS = 48
 BYTES_A_STUDY = 10_000_000
 """Empty databases, the report and its pictures, tables and logs."""
 
+BYTES_SEEDED = 40_000_000
+"""The pretrained model in the registry, and what the final network's bundles take over from it."""
+
 FINAL_COPIES = 8
 """How often the final network is kept, in weights: in its state, its bundles and their graphs."""
 
@@ -87,6 +90,7 @@ def estimate_size(space: Space, config: StudyConfig) -> SizeEstimate:
         size for size, _ in rounds(min(config.finalists, config.n_trials), config.final_minutes)
     )
     records += BYTES_A_STUDY + finals * BYTES_A_TRIAL + round((FINAL_COPIES + finals) * mean)
+    records += BYTES_SEEDED if config.seed_pretrained else 0
     return SizeEstimate(round(models * mean), records, max(sizes))
 
 

@@ -21,6 +21,7 @@ from qm9flow.nn.contract import PropertyModel
 from qm9flow.nn.refiner import Refiner
 from qm9flow.properties import GEOMETRIC, TARGETS
 from qm9flow.release.bundle import (
+    Companions,
     Released,
     ReleasedRough,
     extend_bundle,
@@ -57,7 +58,7 @@ class Measured:
         test_predictions: (n, 19), of the test molecules of the network's own split, as they are
             served.
         test_intervals: Of the same.
-        elsewhere: From others that it has networks for.
+        elsewhere: From others that it has networks of its own for.
     """
 
     own: SourceErrors
@@ -73,7 +74,13 @@ class Measured:
 
 
 def make_bundle(
-    made: Trained | Rough, base: Path | None, dataset: Dataset, folder: Path, console: Console
+    made: Trained | Rough,
+    base: Path | None,
+    dataset: Dataset,
+    folder: Path,
+    console: Console,
+    *,
+    companions: Companions | None = None,
 ) -> tuple[BundleRecord, Measured]:
     """Bundle a network and measure it by its graph. Called again, it only measures again.
 
@@ -83,6 +90,8 @@ def make_bundle(
         dataset: QM9.
         folder: The bundle's; appears complete or not at all.
         console: Progress, the wish to stop.
+        companions: Networks for other geometries that one for DFT's takes over. They are not
+            measured again: that takes geometries which cost hours to make.
 
     Returns:
         Its record, and what it predicts of molecules that it never trained on.
@@ -97,18 +106,24 @@ def make_bundle(
     for left in folder.parent.glob(f".{folder.name}.*"):  # by a kill while one was made
         shutil.rmtree(left, ignore_errors=True)
     if folder.exists():  # bundles appear complete or not at all
-        return read_bundle(folder)[0], _measure(folder, train, dataset, console)
+        record, _ = read_bundle(folder)
+        return record, _measure(folder, record, train, dataset, console)
     found = list[Measured]()
 
     def measure(place: Path, record: BundleRecord) -> tuple[BundleRecord, Calibration]:
-        measured = _measure(place, train, dataset, console)
+        measured = _measure(place, record, train, dataset, console)
         found.append(measured)
-        return _with_errors(record, measured), measured.calibration
+        sources = measured.calibration.sources
+        if companions is not None:
+            sources = sources | companions.calibration
+        return _with_errors(record, measured), Calibration(LEVEL, sources)
 
     if isinstance(made, Trained):
         record = dataclasses.replace(record_of(train, dataset), **_circumstances(made))
         network = judged_network(made.train, made.weights, dataset)
-        record = write_bundle(folder, record, network, dataset=dataset, measure=measure)
+        record = write_bundle(
+            folder, record, network, dataset=dataset, companions=companions, measure=measure
+        )
     else:
         assert base is not None
         record = extend_bundle(
@@ -123,8 +138,11 @@ def make_bundle(
     return record, found[0]
 
 
-def _measure(folder: Path, train: TrainConfig, dataset: Dataset, console: Console) -> Measured:
+def _measure(
+    folder: Path, record: BundleRecord, train: TrainConfig, dataset: Dataset, console: Console
+) -> Measured:
     """Ask the graphs in a bundle's folder, which need not be complete."""
+    is_rough_new = record.rough is not None and record.rough.inherited is None
     predictor = open_predictor(folder, train.device)
     own = make_split(train.split, len(dataset), train.split_seed)
     # once: `standard`'s are among them
@@ -141,7 +159,7 @@ def _measure(folder: Path, train: TrainConfig, dataset: Dataset, console: Consol
         elsewhere={
             source: source_errors(predictor, source, dataset, standard, console)
             for source in predictor.sources
-            if source != "dft"
+            if source != "dft" and is_rough_new
         },
     )
 
@@ -180,7 +198,7 @@ def _circumstances(trained: Trained) -> dict[str, Any]:
 
 def _with_errors(record: BundleRecord, measured: Measured) -> BundleRecord:
     rough = record.rough
-    if rough is not None:
+    if rough is not None and rough.inherited is None:
         rough = dataclasses.replace(
             rough,
             validation_mae={k: item.validation.maes() for k, item in measured.elsewhere.items()},

@@ -146,16 +146,19 @@ def subject_of(
     Raises:
         BundleError: It was trained on other data, or on a split that is made no more.
     """
+    train = record.train if geometry == "dft" or record.rough is None else record.rough.train
     is_named = found.version is not None or found.alias is not None
     label = found.label if is_named else f"bundle {found.bundle.name}"
     split = _split(record, dataset, label)
+    if train.split != split.name:  # inherited: cut from the same permutation, as seeds must agree
+        split = make_split(train.split, len(dataset), train.split_seed)
     return Subject(
         label=label,
         version=found.version,
         alias=found.alias,
         bundle=str(found.bundle),
-        architecture=record.train.model.architecture,
-        train_molecules=record.train.train_size or len(split.train),
+        architecture=train.model.architecture,
+        train_molecules=train.train_size or len(split.train),
         split=split,
         recorded=_recorded(record, geometry),
     )

@@ -19,6 +19,7 @@ from qm9flow.training.start import weights_digest
 from qm9flow.workflows.bundling import make_bundle
 from qm9flow.workflows.console import Console, Stopped
 from qm9flow.workflows.evaluate import subject_of
+from qm9flow.workflows.inheritance import inherit, inherited_errors
 from qm9flow.workflows.judging import SourceErrors
 from qm9flow.workflows.pretrained import seed_registry
 from qm9flow.workflows.rough import Rough, properties_of
@@ -41,7 +42,7 @@ class Published:
         pretrained: The version of the model that comes with qm9flow, None if it was left out.
         evaluation: The test errors by size, element and molecule, beside the literature and in
             pictures: a folder as `qm9flow evaluate` writes it; None if it could not be written.
-        elsewhere: Errors of its networks for other geometries than DFT's.
+        elsewhere: Errors of its own networks for other geometries than DFT's.
     """
 
     version: Version
@@ -143,6 +144,8 @@ def publish(
 ) -> Published:
     """Measure, bundle, register and promote a network. Called again, it changes nothing more.
 
+    A network for DFT's geometries takes over the champion's networks for others.
+
     Args:
         made: The training, or those of a model for other geometries than DFT's.
         dataset: QM9.
@@ -168,11 +171,17 @@ def publish(
     trained = properties_of(made)
     if console.stop():
         raise Stopped
+    pretrained = seed_registry(tracking_uri, run_id, console) if seed_pretrained else None
+    companions = None
+    if isinstance(made, Trained) and not (folder / BUNDLE).exists():
+        companions = inherit(made.train, dataset, folder, tracking_uri, console)
     console.say("measuring validation and test errors, exporting to ONNX")
-    record, measured = make_bundle(made, base, dataset, folder / BUNDLE, console)
+    record, measured = make_bundle(
+        made, base, dataset, folder / BUNDLE, console, companions=companions
+    )
     if console.stop():
         raise Stopped
-    pretrained = seed_registry(tracking_uri, run_id, console) if seed_pretrained else None
+    own = {source: item.validation_errors for source, item in measured.elsewhere.items()}
     version = register(
         folder / BUNDLE,
         run_id,
@@ -180,7 +189,7 @@ def publish(
         scale=learned_scale(dataset, training_sample(trained.train, dataset).train),
         # The weights tell two networks of one name apart, after a deleted study for instance.
         tags=version_tags(record, f"{release_id}/{weights_digest(trained.weights)[:12]}"),
-        elsewhere={source: item.validation_errors for source, item in measured.elsewhere.items()},
+        elsewhere=own | inherited_errors(folder, record),
         tracking_uri=tracking_uri,
     )
     # Once: started again, a study must not undo what people have decided since.

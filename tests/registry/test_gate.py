@@ -158,7 +158,23 @@ def test_a_network_less_is_refused_with_what_to_do() -> None:
     decision = judge(replace(evidence(2, 0.1), label="version 7"), from_smiles(evidence(1), 1))
     assert not decision.passes
     assert decision.reason == "lacks_network"
-    assert "qm9flow train --geometry smiles --start-from 7 --register" in decision.figure
+    assert "qm9flow train --geometry approximate --start-from 7 --register" in decision.figure
+    assert "qm9flow promote 7 --force" in decision.figure
+
+
+@pytest.mark.parametrize(("factor", "passes"), [(0.5, True), (1.0, False), (2.0, False)])
+def test_with_the_champions_own_other_networks_its_own_one_decides(
+    factor: float, passes: bool
+) -> None:
+    champion = from_smiles(evidence(1), 1)
+    champion = replace(
+        champion, elsewhere={**champion.elsewhere, "approximate": champion.elsewhere["smiles"] / 2}
+    )
+    candidate = replace(evidence(1, factor), elsewhere=champion.elsewhere)
+    decision = judge(candidate, champion)
+    assert decision.passes == passes
+    assert decision.figure.endswith("; from approximate and smiles: the same as version 1")
+    assert decision.figure.count("validation score") == 1
 
 
 @pytest.mark.parametrize(
@@ -170,7 +186,8 @@ def test_better_in_one_source_and_worse_in_none(own: float, other: float, passes
     candidate = from_smiles(evidence(1, own), 1, other)
     decision = judge(candidate, champion)
     assert decision.passes == passes
-    assert "from smiles: validation score" in decision.figure
+    said = "the same as version 1" if other == 1.0 else "validation score"
+    assert f"from smiles: {said}" in decision.figure
 
 
 def test_molecules_that_calibrate_have_no_say() -> None:

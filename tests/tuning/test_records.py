@@ -10,6 +10,7 @@ from small_study import TINY, small_config, stores_at
 
 from qm9flow.config import StudyConfig
 from qm9flow.errors import StudyBusyError, StudyError
+from qm9flow.registry import pretrained
 from qm9flow.tracking.places import study_place
 from qm9flow.tracking.stores import Stores
 from qm9flow.tuning.records import TrialRecord, delete_study, list_studies, show_study
@@ -102,10 +103,12 @@ def test_models_beyond_the_best_are_displaced():
 def test_the_room_a_study_takes():
     space = PRESETS["seed"]
     one = estimate_size(space, StudyConfig(n_trials=1))
+    alone = estimate_size(space, StudyConfig(n_trials=1, seed_pretrained=False))
     many = estimate_size(space, StudyConfig(n_trials=1800))
     assert 10_000 < one.models < 10_000_000
     assert many.models == pytest.approx(1800 * one.models, rel=1e-3)
-    assert 8_000_000 < one.total < 30_000_000  # databases, figures and the final network
+    assert 8_000_000 < alone.total < 30_000_000  # databases, figures and the final network
+    assert one.total - alone.total > pretrained_size()  # its copy, and what is taken over from it
     a_trial = (many.records - one.records) / 1799
     assert 60_000 < a_trial < 1_000_000
     assert many.largest_model < 40_000_000
@@ -113,6 +116,10 @@ def test_the_room_a_study_takes():
     assert estimate_size(space, StudyConfig(n_trials=12, finalists=1000)) == few
     kept = estimate_size(space, StudyConfig(n_trials=1800, keep_models=20))
     assert kept.models == pytest.approx(20 * one.models, rel=1e-3)
+
+
+def pretrained_size() -> int:
+    return sum(path.stat().st_size for path in pretrained.FOLDER.rglob("*") if path.is_file())
 
 
 def test_looking_at_studies_needs_no_torch():
