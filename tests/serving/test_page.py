@@ -497,6 +497,12 @@ def test_on_a_phone_a_drawing_has_no_column_and_names_stay(pretrained_browser: B
     assert note.text == "unlike the training molecules"
     browser.js("document.querySelector('.scroll').scrollLeft = 200")
     assert browser.js(f"return {place}.left >= 0 && {place}.left < 40")
+    assert browser.js(
+        "const head = document.querySelectorAll('#results thead th')[1];"
+        "const box = head.getBoundingClientRect(), seen = [0.2, 0.5, 0.8].map((share) =>"
+        " document.elementFromPoint(box.left + share * box.width, (box.top + box.bottom) / 2));"
+        "return seen.every((element) => head.contains(element))"
+    )
 
 
 def test_it_says_what_the_small_figures_and_the_score_are(pretrained_browser: Browser) -> None:
