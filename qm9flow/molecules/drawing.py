@@ -50,6 +50,8 @@ def draw_mol_block(text: str, max_atoms: int) -> str:
     graph = parse_mol_block(text)
     if Chem.SanitizeMol(graph, catchErrors=True) != Chem.SanitizeFlags.SANITIZE_NONE:
         raise DrawingError("the bonds of the mol block break valence rules: it cannot be drawn")
+    # Read from a geometry, a methyl group has a handedness, too: its hydrogens have numbers.
+    Chem.AssignStereochemistry(graph, cleanIt=True, force=True)
     return _draw(graph, max_atoms)
 
 

@@ -1,7 +1,7 @@
 // All that is known of one molecule.
 
 import { byId, formulaParts, make } from "./dom.js";
-import { formula, intervalText, percent, unitText, valueText } from "./numbers.js";
+import { formula, hasInterval, intervalText, percent, unitText, valueText } from "./numbers.js";
 
 const GROUPS = [
   ["Electrons", ["homo", "lumo", "gap", "mu", "alpha", "r2"]],
@@ -24,15 +24,16 @@ export function symbol(name) {
 /** Fill the card with a row; `targets` are the model's. */
 export function fillCard(row, targets) {
   const { result } = row;
-  byId("card-name").textContent = row.name;
+  const counts = result.ok ? formulaParts(formula(result.geometry.numbers)) : [];
+  byId("card-name").replaceChildren(
+    ...(row.name ? [row.name] : counts.length ? counts : ["No prediction"]));
+  byId("formula").replaceChildren(...(row.name ? counts : []));
   byId("source").textContent = row.text === row.name ? "" : row.text;
   byId("card-error").hidden = result.ok;
-  byId("card-error").textContent = result.ok ? "" : `${result.error.message} (${result.error.code})`;
+  byId("card-error").textContent = result.ok ? "" : capital(result.error.message);
   byId("space").hidden = !result.ok;
-  byId("formula").replaceChildren(
-    ...(result.ok ? formulaParts(formula(result.geometry.numbers)) : []));
   byId("values").replaceChildren(...(result.ok ? tableParts(row, targets) : []));
-  byId("doubts").replaceChildren(...(result.ok ? doubts(result) : []));
+  byId("doubts").replaceChildren(...(result.ok ? doubts(result, row.level) : []));
   byId("space-text").textContent = result.ok ? geometryText(result.geometry) : "";
   byId("made-by").textContent = result.ok ? `Predicted by ${modelText(row.model)}.` : "";
 }
@@ -45,7 +46,7 @@ export function showDrawing(row) {
   image.hidden = !source;
   if (source) image.src = source;
   else image.removeAttribute("src");
-  image.alt = source ? `Structure of ${row.name}` : "";
+  image.alt = source ? `Structure of ${row.name || row.text}` : "";
   byId("no-drawing").hidden = Boolean(source);
   byId("no-drawing").textContent = why ? `No drawing: ${why}` : "drawing";
 }
@@ -73,13 +74,13 @@ export function offer(targets) {
 }
 
 function tableParts(row, targets) {
-  const hasIntervals = Object.values(row.result.intervals).some((ends) => ends);
+  const hasIntervals = hasInterval(row.result);
   const byName = Object.fromEntries(targets.map((target) => [target.name, target]));
   const head = make("tr", {},
     make("th", { scope: "col" }, "Property"),
-    make("th", { scope: "col", className: "n" }, "Value"),
-    hasIntervals ? make("th", { scope: "col", className: "n" }, `${percent(row.level)} interval`) : null,
-    make("th", { scope: "col" }, "Unit"));
+    make("th", { scope: "col", className: "n value" }, "Value"),
+    hasIntervals ? make("th", { scope: "col", className: "n ends" }, `${percent(row.level)} interval`) : null,
+    make("th", { scope: "col", className: "unit" }, "Unit"));
   const bodies = GROUPS.map(([title, names]) => make("tbody", {},
     make("tr", {}, make("th", { scope: "rowgroup", colSpan: hasIntervals ? 4 : 3, className: "group" }, title)),
     ...names.filter((name) => name in row.result.values)
@@ -91,29 +92,38 @@ function valueRow(result, target, hasIntervals) {
   const value = result.values[target.name];
   const interval = result.intervals[target.name];
   const line = make("tr", {},
-    make("th", { scope: "row" },
+    make("th", { scope: "row" }, make("div", { className: "property" },
       make("span", { className: "what" }, capital(target.description)),
-      make("span", { className: "symbol" }, symbol(target.name))),
+      make("span", { className: "symbol" }, symbol(target.name)))),
     make("td", { className: "n value" }, valueText(value, target, interval)),
-    hasIntervals ? make("td", { className: "n" }, intervalText(interval, value, target)) : null,
+    hasIntervals ? make("td", { className: "n ends" }, intervalText(interval, value, target)) : null,
     make("td", { className: "unit" }, unitText(target.unit)));
   line.dataset.target = target.name;
   return line;
 }
 
-function doubts(result) {
+function doubts(result, level) {
   const { inside, score, reasons } = result.domain;
   const others = result.warnings.filter((warning) => !reasons.includes(warning));
   const verdict = inside === null ? "Not compared with the molecules it was trained on"
     : `${inside ? "Like" : "Unlike"} the molecules it was trained on`;
-  const measure = score === null ? null
-    : make("p", {}, `Score ${score.toFixed(2)}: 0.5 is ordinary, below 0.01 strange`);
+  const measure = score === null ? null : make("p", {}, strangeness(score));
+  const promise = inside === false && hasInterval(result)
+    ? make("p", {}, `Intervals are widened, but that ${percent(level)} of them hold was measured for `
+      + "molecules like QM9's alone")
+    : null;
   return [
     make("div", { className: inside ? "verdict inside" : "verdict care" },
-      make("strong", {}, verdict), measure, list(reasons)),
+      make("strong", {}, verdict), measure, list(reasons), promise),
     ...(others.length ? [make("div", { className: "verdict care" },
       make("strong", {}, "Take care"), list(others))] : []),
   ];
+}
+
+/** What the server's score says: a share of molecules. */
+export function strangeness(score) {
+  const share = score < 0.01 ? "fewer than 1" : String(Math.round(score * 100));
+  return `Of 100 molecules like QM9's, ${share} would be as far from them or farther`;
 }
 
 function list(texts) {

@@ -1,5 +1,6 @@
 // From what a user pastes or drops to molecules: {name, text, record}, where record is an entry of a
-// request to /predict and text is what is shown of it. The server judges whether it makes sense.
+// request to /predict and text is what is shown of it; a name that nobody gave is empty. The server
+// judges whether it makes sense.
 
 const FORMATS = {
   smi: smilesLines, smiles: smilesLines, csv: csvTable, tsv: csvTable,
@@ -24,7 +25,7 @@ export function readFile(name, text) {
   const found = (FORMATS[suffix] ?? readText)(clean);
   return found.map((item, i) => ({
     ...item,
-    name: item.name || (found.length > 1 ? `${name}, ${i + 1}` : name),
+    name: item.name || ("smiles" in item.record ? "" : found.length > 1 ? `${name}, ${i + 1}` : name),
   }));
 }
 
@@ -53,7 +54,7 @@ function smilesLines(text) {
 }
 
 function ofSmiles(smiles, name) {
-  return { name: name || smiles, text: smiles, record: { smiles } };
+  return { name, text: smiles, record: { smiles } };
 }
 
 function xyzFrames(text) {

@@ -83,9 +83,14 @@ async function predict() {
 function begin(found) {
   closeCard();
   forget(page.rows);
-  page.rows = found.map((item, i) => ({ ...item, name: item.name || `${item.text} ${i + 1}`, place: i + 1 }));
+  page.rows = found.map((item, i) => ({ ...item, name: item.name || standIn(item, i + 1), place: i + 1 }));
   byId("many").hidden = true;
   byId("offer").hidden = true;
+}
+
+// A SMILES says by itself which molecule it is.
+function standIn({ text, record }, place) {
+  return "smiles" in record ? "" : `${text} ${place}`;
 }
 
 async function work(rows) {
@@ -179,7 +184,7 @@ function openCard(row) {
       card.scrollTop = 0;
     }
   }
-  if (row.result.ok) view.show(row.result.geometry, `Geometry of ${row.name}`);
+  if (row.result.ok) view.show(row.result.geometry, `Geometry of ${row.name || row.text}`);
   else view.hide();
   draw([row], service).then(() => page.shown === row && showDrawing(row));
 }

@@ -31,6 +31,11 @@ export function intervalText(interval, value, target) {
   return `${plain(interval[0], places)} to ${plain(interval[1], places)}`;
 }
 
+/** Whether a result holds any interval. */
+export function hasInterval({ intervals }) {
+  return Object.values(intervals).some((ends) => ends);
+}
+
 export function percent(share) {
   return `${Math.round(share * 1000) / 10}%`;
 }

@@ -2,10 +2,11 @@
 
 import { symbol } from "./card.js";
 import { byId, make } from "./dom.js";
-import { count, intervalText, unitText, valueText } from "./numbers.js";
+import { count, hasInterval, intervalText, percent, unitText, valueText } from "./numbers.js";
 
 const ROWS_A_PAGE = 50;
 const FIRST_COLUMNS = ["homo", "lumo", "gap", "mu", "alpha", "u0_atom"];
+const STRANGE = "unlike the training molecules";
 
 export class Table {
   /** `open(row)` shows a row's card; `seen(rows)` is told which rows are on the page. */
@@ -37,6 +38,7 @@ export class Table {
     const shown = this.targets.filter((target) => this.chosen.has(target.name));
     byId("results").replaceChildren(this.head(shown),
       make("tbody", {}, ...page.map((row) => this.line(row, shown))));
+    byId("many-hint").textContent = this.hint();
     byId("pager").hidden = sorted.length <= ROWS_A_PAGE;
     byId("back").disabled = this.first === 0;
     byId("on").disabled = this.first + ROWS_A_PAGE >= sorted.length;
@@ -53,6 +55,12 @@ export class Table {
       const image = line.querySelector("img");
       if (source && image.getAttribute("src") !== source) image.src = source;
     });
+  }
+
+  hint() {
+    const row = this.rows.find(({ result }) => result?.ok && hasInterval(result));
+    const small = row ? `The small figures are ${percent(row.level)} intervals. ` : "";
+    return `${small}Open a row for all its values, its drawing and its geometry.`;
   }
 
   page(step) {
@@ -76,10 +84,9 @@ export class Table {
   head(shown) {
     return make("thead", {}, make("tr", {},
       this.heading("place", "#", "", "n"),
-      make("th", { scope: "col", className: "draw" }, make("span", { className: "unseen" }, "Structure")),
-      this.heading("name", "Name", "", ""),
+      this.heading("name", "Molecule", "", ""),
       ...shown.map((t) => this.heading(t.name, symbol(t.name), unitText(t.unit), "n", t.description)),
-      this.heading("notes", "Notes", "", "")));
+      this.heading("notes", "Notes", "", "notes")));
   }
 
   heading(key, text, unit, className, title = "") {
@@ -117,20 +124,21 @@ export class Table {
 
   keyOf(row, place, key) {
     if (key === "place") return place;
-    if (key === "name") return row.name;
+    if (key === "name") return row.name || row.text;
     const { result } = row;
     if (key === "notes") return !result ? null : !result.ok ? 0 : result.domain.inside === false ? 1 : 2;
     return result?.ok ? result.values[key] : null;
   }
 
   line(row, shown) {
-    const name = make("button", { type: "button", className: "link", disabled: !row.result }, row.name);
+    const name = make("button", { type: "button", disabled: !row.result,
+      className: row.name ? "link" : "link smiles" }, row.name || row.text);
     const image = make("img", { alt: "" });
     if (row.drawing?.source) image.src = row.drawing.source;
     const line = make("tr", {},
       make("td", { className: "n soft" }, String(row.place)),
-      make("td", { className: "draw" }, image),
-      make("th", { scope: "row" }, name),
+      make("th", { scope: "row" }, make("div", { className: "molecule" }, image,
+        make("div", {}, name, make("small", { className: "note" }, noteOf(row))))),
       ...this.cells(row, shown));
     line.addEventListener("click", () => row.result && this.open(row));
     return line;
@@ -152,7 +160,11 @@ export class Table {
       cell.dataset.target = target.name;
       return cell;
     });
-    const note = result.domain.inside === false ? "unlike the training molecules" : "";
-    return [...values, make("td", { className: note ? "care" : "", title: result.domain.reasons.join("; ") }, note)];
+    return [...values, make("td", { className: "notes", title: result.domain.reasons.join("; ") }, noteOf(row))];
   }
+}
+
+// In a column of its own where there is room, else beside the name: it must not be scrolled to.
+function noteOf({ result }) {
+  return result?.ok && result.domain.inside === false ? STRANGE : "";
 }

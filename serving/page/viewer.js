@@ -7,6 +7,10 @@ const FRAME_MS = 33;
 const SLOW_MS = 250;
 const SLOW_FRAMES = 6;
 const POWER_STEPS = 60;
+const TILT_DEGREES = 14;
+const FIELD_OF_VIEW_DEGREES = 20; // 3Dmol's
+const ATOM_ANGSTROM = 0.8; // around an atom's centre: half of a large one, and some air
+const LEAST_ANGSTROM = 2.2; // no atom alone fills the view
 const STEP_DEGREES = 12;
 const KEYS = {
   ArrowLeft: ["y", -STEP_DEGREES],
@@ -18,6 +22,7 @@ const KEYS = {
 const box = document.getElementById("view");
 let viewer = null;
 let frame = 0;
+let shown = []; // positions, turned and centred as they are shown
 
 function say(message) {
   window.parent.postMessage(message, "*");
@@ -34,8 +39,8 @@ function open() {
 }
 
 function show({ numbers, positions, label }) {
-  const places = faceOn(positions);
-  const atoms = numbers.map((number, i) => `${SYMBOLS[number]} ${places[i].join(" ")}`);
+  shown = centred(faceOn(positions));
+  const atoms = numbers.map((number, i) => `${SYMBOLS[number]} ${shown[i].join(" ")}`);
   viewer.removeAllModels();
   viewer.addModel([numbers.length, "", ...atoms].join("\n"), "xyz");
   viewer.setStyle({}, { stick: { radius: 0.11 }, sphere: { scale: 0.27 } });
@@ -47,12 +52,33 @@ function show({ numbers, positions, label }) {
 // Turned so that the molecule is widest across, then up and down: it shows its face, not its edge.
 function faceOn(positions) {
   const mean = [0, 1, 2].map((k) => positions.reduce((sum, p) => sum + p[k], 0) / positions.length);
-  const centred = positions.map((p) => p.map((value, k) => value - mean[k]));
+  const around = positions.map((p) => p.map((value, k) => value - mean[k]));
   const spread = [0, 1, 2].map((i) => [0, 1, 2].map((j) =>
-    centred.reduce((sum, p) => sum + p[i] * p[j], 0)));
+    around.reduce((sum, p) => sum + p[i] * p[j], 0)));
   const across = axis(spread, [0.7, 0.5, 0.5], null);
   const up = axis(spread, [0.5, -0.7, 0.5], across);
-  return centred.map((p) => [dot(p, across), dot(p, up), dot(p, cross(across, up))]);
+  return around.map((p) => [dot(p, across), dot(p, up), dot(p, cross(across, up))]);
+}
+
+// With as much on the left as on the right, and so on.
+function centred(positions) {
+  const middle = [0, 1, 2].map((k) => {
+    const all = positions.map((p) => p[k]);
+    return (Math.min(...all) + Math.max(...all)) / 2;
+  });
+  return positions.map((p) => p.map((value, k) => value - middle[k]));
+}
+
+// How far away all is seen, and stays seen while it turns about the vertical.
+function distance() {
+  const tilt = (TILT_DEGREES * Math.PI) / 180;
+  const wide = Math.max(...shown.map(([x, , z]) => Math.hypot(x, z)));
+  const high = Math.max(...shown.map(([x, y, z]) =>
+    Math.abs(y) * Math.cos(tilt) + Math.hypot(x, z) * Math.sin(tilt)));
+  const half = Math.max(LEAST_ANGSTROM, high + ATOM_ANGSTROM,
+    ((wide + ATOM_ANGSTROM) * box.clientHeight) / box.clientWidth);
+  // What is nearer looks larger.
+  return half / Math.tan((FIELD_OF_VIEW_DEGREES * Math.PI) / 360) + wide;
 }
 
 // The direction of largest spread, perpendicular to `beside`, by power iteration from `start`.
@@ -85,10 +111,9 @@ function cross(a, b) {
 
 function reset() {
   viewer.resize();
-  viewer.setView([0, 0, 0, 0, 0, 0, 0, 1]);
-  viewer.zoomTo();
-  viewer.zoom(1.15);
-  viewer.rotate(14, "x");
+  viewer.zoomTo(); // sets how deep the view is
+  viewer.setView([0, 0, 0, viewer.CAMERA_Z - distance(), 0, 0, 0, 1]);
+  viewer.rotate(TILT_DEGREES, "x");
   viewer.render();
 }
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from xml.etree import ElementTree
 
 import pytest
+from rdkit import Chem
+from rdkit.Chem import rdDistGeom
 
 from qm9flow.data.store import Dataset
 from qm9flow.errors import DrawingError, MoleculeError
@@ -73,6 +75,17 @@ def test_a_mol_block_keeps_its_own_bonds(pool: MoleculePool) -> None:
     )
     formaldehyde, methanol = draw(pool, {"sdf": block}), draw(pool, {"smiles": "CO"})
     assert formaldehyde.count("bond-0") > methanol.count("bond-0")  # two lines against one
+
+
+@pytest.mark.parametrize(("smiles", "is_handed"), [("CC(=O)NCC", False), ("C[C@@H](O)CC", True)])
+def test_a_mol_block_has_wedges_at_stereocentres_alone(
+    pool: MoleculePool, smiles: str, *, is_handed: bool
+) -> None:
+    graph = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    rdDistGeom.EmbedMolecule(graph, randomSeed=1)
+    drawn = draw(pool, {"sdf": Chem.MolToMolBlock(graph)})
+    wedges = re.findall(r"<path class='bond-\d+[^>]*(?:fill:#|stroke-width:1\.0px)", drawn)
+    assert bool(wedges) == is_handed
 
 
 @pytest.mark.parametrize(

@@ -101,10 +101,11 @@ class Browser:
         return found
 
     def table(self) -> list[list[str]]:
-        """Cells of the table of many, without its head."""
+        """Cells of the table of many, without its head; of the molecule's its name alone."""
         found: list[list[str]] = self.js(
             "return [...document.querySelectorAll('#results tbody tr')]"
-            ".map((row) => [...row.cells].map((cell) => cell.textContent))"
+            ".map((row) => [...row.cells]"
+            ".map((cell) => (cell.querySelector('.link') ?? cell).textContent))"
         )
         return found
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from selenium.webdriver.common.keys import Keys
 from qm9flow.cli.server import address, running_server
 from qm9flow.config import ServeConfig
 from qm9flow.properties import PROPERTIES, TARGETS
+from qm9flow.registry import pretrained
 from qm9flow.registry.find import FoundModel
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -60,6 +62,25 @@ def url(champion: FoundModel) -> Iterator[str]:
 def browser(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with opened(url, tmp_path_factory.mktemp("browser")) as browser:
         yield browser
+
+
+@pytest.fixture(scope="module")
+def pretrained_url() -> Iterator[str]:
+    """A server of the pretrained model, which has intervals, a domain and several conformers."""
+    config = ServeConfig(
+        bundle=str(pretrained.bundle()), version=None, alias=pretrained.NAME, device="cpu"
+    )
+    with running_server(config, *address("127.0.0.1", 0)) as server:
+        server.wait_until_ready()
+        yield server.url + "/"
+
+
+@pytest.fixture
+def pretrained_browser(
+    browser: Browser, pretrained_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Browser:
+    monkeypatch.setattr(browser, "url", pretrained_url)
+    return browser
 
 
 @pytest.fixture(autouse=True)
@@ -164,6 +185,7 @@ def test_a_bad_smiles_has_its_error(browser: Browser) -> None:
     browser.open()
     browser.predict("C1CC broken")
     assert "unclosed ring" in browser.text("card-error")
+    assert "invalid_smiles" not in browser.text("card-error")
     assert browser.values() == {}
     assert not browser.id("space").is_displayed()
 
@@ -179,12 +201,12 @@ def test_many_molecules_are_a_table(browser: Browser, url: str) -> None:
     browser.open()
     browser.predict("\n".join(MANY))  # more than one request: the server takes three at a time
     rows = browser.table()
-    assert [row[2] for row in rows] == [line.partition(" ")[2] for line in MANY]
-    assert "unclosed ring" in rows[1][3]
+    assert [row[1] for row in rows] == [line.partition(" ")[2] for line in MANY]
+    assert "unclosed ring" in rows[1][2]
     assert browser.text("many-title") == "10 molecules, 3 with an error"
     result = answer(url, {"smiles": "c1ccccc1"})["results"][0]
     shown = ["mu", "alpha", "homo", "lumo", "gap", "u0_atom"]
-    for name, cell in zip(shown, rows[2][3:9], strict=True):
+    for name, cell in zip(shown, rows[2][2:8], strict=True):
         assert same(cell, result["values"][name])
     browser.until("document.querySelectorAll('#results img[src]').length === 8")
 
@@ -208,9 +230,9 @@ def test_columns_are_sorted_and_chosen(browser: Browser) -> None:
     head = browser.driver.find_elements(By.CSS_SELECTOR, "#results thead button")
     next(item for item in head if item.text.startswith("\u03b1")).click()
     rows = browser.table()
-    numbers = [float(row[4]) for row in rows[:7]]
+    numbers = [float(row[3]) for row in rows[:7]]
     assert numbers == sorted(numbers)
-    assert [len(row) for row in rows[7:]] == [4, 4, 4]  # errors last
+    assert [len(row) for row in rows[7:]] == [3, 3, 3]  # errors last
     assert browser.js(
         "return document.querySelector('#results [aria-sort=ascending]').textContent"
     ).startswith("\u03b1")
@@ -245,7 +267,7 @@ def test_the_csv_holds_what_the_table_shows(browser: Browser, url: str) -> None:
     assert (rows[1]["model"], rows[1]["version"]) == ("qm9flow", "1")
     for row, cells in zip(rows, browser.table(), strict=True):
         if not row["error_code"]:
-            assert same(cells[5], float(row["homo (eV)"]))
+            assert same(cells[4], float(row["homo (eV)"]))
         else:
             assert row["error"] in cells
 
@@ -270,7 +292,7 @@ def test_a_file_is_dropped(browser: Browser, name: str, text: str, names: list[s
         text,
     )
     browser.done()
-    assert [row[2] for row in browser.table()] == names
+    assert [row[1] for row in browser.table()] == names
     assert f"{name}: 2 molecules" in browser.text("files")
     assert "error" not in browser.text("many-title")
     assert not browser.id("drop").is_displayed()
@@ -344,7 +366,7 @@ def test_text_from_outside_stays_text(browser: Browser) -> None:
     browser.open()
     evil = "<img src=x onerror=alert(1)>"
     browser.predict(f"CCO {evil}\nC<b>C {evil}")
-    assert [row[2] for row in browser.table()] == [evil, evil]
+    assert [row[1] for row in browser.table()] == [evil, evil]
     assert browser.js("return document.querySelectorAll('#results tbody b').length") == 0
     browser.js("document.querySelector('#results tbody tr').click()")
     assert browser.text("card-name") == evil
@@ -404,6 +426,174 @@ def test_intervals_are_shown_and_saved_where_the_model_has_them(browser: Browser
     (line,) = csv.DictReader(io.StringIO(text, newline=""))
     assert float(line["gap_low (eV)"]) == gap - 0.4
     assert float(line["gap_high (eV)"]) == gap + 0.4
+
+
+LARGE = "CC(C)(C)c1ccc(O)cc1C(C)(C)C"
+"""Outside of the domain, with intervals as wide as the page has to show."""
+
+
+def overflowing(browser: Browser, inside: str) -> list[str]:
+    """Texts of table cells that end beyond an element, or are wider than their cell."""
+    found: list[str] = browser.js(
+        "const edge = document.querySelector(arguments[0]).getBoundingClientRect().right;"
+        "return [...document.querySelectorAll('#values th, #values td')].filter((cell) =>"
+        " cell.getBoundingClientRect().right > edge + 1 || cell.scrollWidth > cell.clientWidth + 1)"
+        ".map((cell) => cell.textContent)",
+        inside,
+    )
+    return found
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 900, 1024, 1280])
+def test_intervals_and_units_are_within_every_width(
+    pretrained_browser: Browser, width: int
+) -> None:
+    browser = pretrained_browser
+    browser.open(width, 844)
+    browser.predict(LARGE)
+    assert "90% interval" in browser.text("values")
+    assert browser.js("return document.documentElement.scrollWidth") <= width
+    assert overflowing(browser, "#card") == []
+    browser.predict(f"{LARGE}\nCCO ethanol")
+    browser.js("document.querySelector('#results tbody tr').click()")
+    assert browser.js("return document.getElementById('card').scrollWidth") <= width
+    assert overflowing(browser, "#card") == []
+
+
+def test_a_smiles_without_a_name_is_not_taken_for_one(browser: Browser) -> None:
+    browser.open()
+    browser.predict("CC(=O)N")
+    assert (browser.text("card-name"), browser.text("formula")) == ("C2H5NO", "")
+    assert browser.text("source") == "CC(=O)N"
+    browser.until("document.getElementById('drawing').alt === 'Structure of CC(=O)N'")
+    browser.predict("C1CC")
+    assert (browser.text("card-name"), browser.text("source")) == ("No prediction", "C1CC")
+    browser.predict("CC(=O)N\nCCO ethanol")
+    weights = browser.js(
+        "return [...document.querySelectorAll('#results tbody .link')]"
+        ".map((name) => [name.textContent, Number(getComputedStyle(name).fontWeight)])"
+    )
+    assert weights == [["CC(=O)N", 400], ["ethanol", 600]]
+    rows = list(csv.DictReader(io.StringIO(browser.download("csv-many"), newline="")))
+    assert [(row["name"], row["input"]) for row in rows] == [("", "CC(=O)N"), ("ethanol", "CCO")]
+
+
+def test_a_long_smiles_takes_three_lines_of_the_table(browser: Browser) -> None:
+    browser.open(390, 844)
+    browser.predict("C" * 90 + "\nCCO ethanol")
+    height = "return document.querySelector('#results tbody tr').getBoundingClientRect().height"
+    assert browser.js(height) < 150
+
+
+def test_on_a_phone_a_drawing_has_no_column_and_names_stay(pretrained_browser: Browser) -> None:
+    browser = pretrained_browser
+    browser.open(390, 844)
+    browser.predict(f"CCO ethanol\n{LARGE} large")
+    place = "document.querySelector('#results tbody tr:last-child th').getBoundingClientRect()"
+    assert browser.js(f"return {place}.right") < 390 * 0.5
+    assert browser.js("return document.querySelectorAll('#results tbody tr:last-child td').length")
+    note = browser.driver.find_elements(By.CSS_SELECTOR, "#results .note")[1]
+    assert note.is_displayed()
+    assert note.text == "unlike the training molecules"
+    browser.js("document.querySelector('.scroll').scrollLeft = 200")
+    assert browser.js(f"return {place}.left >= 0 && {place}.left < 40")
+    assert browser.js(
+        "const head = document.querySelectorAll('#results thead th')[1];"
+        "const box = head.getBoundingClientRect(), seen = [0.2, 0.5, 0.8].map((share) =>"
+        " document.elementFromPoint(box.left + share * box.width, (box.top + box.bottom) / 2));"
+        "return seen.every((element) => head.contains(element))"
+    )
+
+
+def test_it_says_what_the_small_figures_and_the_score_are(pretrained_browser: Browser) -> None:
+    browser = pretrained_browser
+    browser.open()
+    browser.predict(f"CCO ethanol\n{LARGE} large")
+    assert "small figures are 90% intervals" in browser.text("many-hint")
+    rows = browser.driver.find_elements(By.CSS_SELECTOR, "#results tbody button")
+    for row, share, is_promised in zip(rows, (r"\d\d", "fewer than 1"), (True, False), strict=True):
+        row.click()
+        doubts = browser.text("doubts")
+        assert re.search(f"Of 100 molecules like QM9's, {share} would be as far", doubts)
+        assert ("measured for molecules like QM9's alone" in doubts) != is_promised
+        browser.id("close").click()
+
+
+@pytest.mark.parametrize("smiles", [LARGE, "CCCCCCCCC", "O", "CC(=O)OC"])
+def test_the_geometry_is_shown_whole_and_large(pretrained_browser: Browser, smiles: str) -> None:
+    browser = pretrained_browser
+    browser.open()
+    browser.predict(smiles)
+    browser.until("document.getElementById('view').dataset.shown === 'yes'")
+    browser.driver.switch_to.frame(browser.id("view"))
+    try:
+        left, right, top, bottom = browser.js(
+            "viewer.render(); const from = document.querySelector('canvas');"
+            "const to = document.createElement('canvas'); to.width = 200; to.height = 120;"
+            "const pen = to.getContext('2d'); pen.drawImage(from, 0, 0, 200, 120);"
+            "const seen = [...new Uint32Array(pen.getImageData(0, 0, 200, 120).data.buffer)]"
+            ".flatMap((pixel, i) => pixel ? [i] : []);"
+            "const x = seen.map((i) => i % 200), y = seen.map((i) => Math.floor(i / 200));"
+            "return [Math.min(...x), 199 - Math.max(...x), Math.min(...y), 119 - Math.max(...y)]"
+        )
+    finally:
+        browser.driver.switch_to.default_content()
+    assert min(left, right, top, bottom) > 0, (left, right, top, bottom)
+    assert min(left, top) < 45, (left, right, top, bottom)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_card_can_be_closed_wherever_it_is_scrolled_to(browser: Browser, width: int) -> None:
+    browser.open(width, 500)
+    browser.predict("\n".join(MANY))
+    browser.js("document.querySelector('#results tbody tr').click()")
+    browser.js("document.getElementById('card').scrollTop = 300")
+    assert browser.js("return document.getElementById('card').scrollTop") > 100
+    assert browser.js(
+        "const box = document.getElementById('close').getBoundingClientRect();"
+        "const x = (box.left + box.right) / 2, y = (box.top + box.bottom) / 2;"
+        "return document.elementFromPoint(x, y) === document.getElementById('close')"
+    )
+
+
+def test_choices_of_geometry_are_read_whole_on_a_phone(browser: Browser) -> None:
+    browser.open(360, 844)
+    browser.js(
+        "document.getElementById('text').value = arguments[0];"
+        "document.getElementById('text').dispatchEvent(new Event('input'))",
+        served.WATER,
+    )
+    free = browser.js(
+        "const field = document.getElementById('geometry'), style = getComputedStyle(field);"
+        "const pen = document.createElement('canvas').getContext('2d'); pen.font = style.font;"
+        "const arrow = 20, widest = Math.max(...[...field.options]"
+        ".map((option) => pen.measureText(option.text).width));"
+        "return field.clientWidth - parseFloat(style.paddingLeft)"
+        " - parseFloat(style.paddingRight) - arrow - widest"
+    )
+    assert free >= 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_and_fields_stand_out(browser: Browser, scheme: str) -> None:
+    browser.open()
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    colour = "return getComputedStyle(document.getElementById(arguments[0]))[arguments[1]]"
+
+    def luminance(element: str, what: str) -> float:
+        # WCAG 2.2, relative luminance and contrast ratio.
+        shares = [int(n) / 255 for n in re.findall(r"\d+", browser.js(colour, element, what))[:3]]
+        linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05
+
+    def contrast(*values: float) -> float:
+        return max(values) / min(values)
+
+    button = luminance("predict", "color"), luminance("predict", "backgroundColor")
+    assert contrast(*button) >= 4.5
+    field = luminance("text", "borderTopColor"), luminance("ask", "backgroundColor")
+    assert contrast(*field) >= 3
 
 
 class Doorkeeper(BaseHTTPRequestHandler):
