@@ -13,6 +13,7 @@ from qm9flow.evaluation.tables import ErrorTable
 from qm9flow.registry.aliases import CHAMPION, Promotion, judged_before, promote
 from qm9flow.registry.find import FoundModel
 from qm9flow.registry.versions import Version, register, resolve
+from qm9flow.release.bundle import Companions
 from qm9flow.tracking.study import StudyTracker
 from qm9flow.training.metrics import learned_scale, training_sample
 from qm9flow.training.start import weights_digest
@@ -172,9 +173,7 @@ def publish(
     if console.stop():
         raise Stopped
     pretrained = seed_registry(tracking_uri, run_id, console) if seed_pretrained else None
-    companions = None
-    if isinstance(made, Trained) and not (folder / BUNDLE).exists():
-        companions = inherit(made.train, dataset, folder, tracking_uri, console)
+    companions = _companions(made, dataset, folder, tracking_uri, console)
     console.say("measuring validation and test errors, exporting to ONNX")
     record, measured = make_bundle(
         made, base, dataset, folder / BUNDLE, console, companions=companions
@@ -212,6 +211,15 @@ def publish(
         _written(assessment, dataset, folder, console),
         measured.elsewhere,
     )
+
+
+def _companions(
+    made: Trained | Rough, dataset: Dataset, folder: Path, tracking_uri: str, console: Console
+) -> Companions | None:
+    """What a network for DFT's geometries alone takes over; a bundle that is there has it."""
+    if isinstance(made, Rough) or (folder / BUNDLE).exists():
+        return None
+    return inherit(made.train, dataset, folder, tracking_uri, console)
 
 
 def put_on_record(published: Published, tracker: StudyTracker) -> None:
