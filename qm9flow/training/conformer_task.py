@@ -1,6 +1,6 @@
 """Learning which conformer is the one that QM9 has."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -12,9 +12,10 @@ from qm9flow.data.geometries import candidates
 from qm9flow.data.relaxed import open_relaxed
 from qm9flow.data.resident_conformers import ConformerBatch, ResidentConformers
 from qm9flow.data.store import Dataset
-from qm9flow.nn.choice import Choice
+from qm9flow.nn.choice import MEMBERS, Choice
 from qm9flow.training.metrics import training_sample
 from qm9flow.training.mode import evaluating
+from qm9flow.training.start import load_trunk
 from qm9flow.training.trunk_task import TrunkTask
 
 BLUR_ANGSTROM = 0.03
@@ -32,6 +33,8 @@ class ConformerTask(TrunkTask):
 
     Molecules that have one only say nothing and are left out. So are those whose conformer was not
     found, where the network is judged; where it learns, they are shown it beside what was found.
+    Each member learns from the molecules with random weights of its own, of an exponential
+    distribution: the Bayesian bootstrap, D. B. Rubin, Ann. Stat. 9, 130 (1981).
     """
 
     def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
@@ -56,6 +59,16 @@ class ConformerTask(TrunkTask):
             )
         )
         super().__init__(config, Choice, self._train, self._validation)
+        generator = torch.Generator().manual_seed(config.seed)
+        shares = torch.rand(len(self._train), MEMBERS, generator=generator)
+        self._weights = -torch.log1p(-shares).to(device)
+
+    def start(self, network: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+        """As in `Task`; all members start from one trunk."""
+        assert isinstance(network, Choice)
+        for member in network.members:
+            load_trunk(member, tensors)
+        return False
 
     def batches(
         self, molecules: int, batch_size: int, generator: torch.Generator
@@ -66,17 +79,20 @@ class ConformerTask(TrunkTask):
 
     def terms(self, network: Callable[..., Tensor], group: ConformerBatch) -> Tensor:
         """As in `Task`."""
-        return -torch.log(_likelihood(network, group)[0] + LEAST)[:, None]
+        logits = network(group.numbers, group.positions, group.energies)
+        surprise = -torch.log(_likelihood(logits, group) + LEAST)
+        return surprise * self._weights[group.index]
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """As in `Task`."""
         surprise = right = 0.0
         with evaluating(network):
             for batch in self._validation.ordered(AT_ONCE):
-                likelihood, logits = _likelihood(network, batch)
-                surprise -= float(torch.log(likelihood + LEAST).sum())
-                best = _largest(logits, batch.owner, len(batch.index))[batch.owner]
-                right += float((batch.is_known & (logits == best)).sum())
+                logits = network(batch.numbers, batch.positions, batch.energies)
+                mean = logits.mean(dim=1, keepdim=True)
+                surprise -= float(torch.log(_likelihood(mean, batch) + LEAST).sum())
+                best = _largest(mean, batch)[batch.owner]
+                right += float((batch.is_known[:, None] & (mean == best)).sum())
         return {
             "val/score": surprise / self.val_molecules,
             "val/right": right / self.val_molecules,
@@ -88,16 +104,17 @@ def _blurred(batch: ConformerBatch, generator: torch.Generator) -> ConformerBatc
     return replace(batch, positions=batch.positions + BLUR_ANGSTROM * noise)
 
 
-def _likelihood(network: Callable[..., Tensor], batch: ConformerBatch) -> tuple[Tensor, Tensor]:
-    """(B,), of the known conformers; and the logits, (G,)."""
-    logits = network(batch.numbers, batch.positions, batch.energies)
-    count = len(batch.index)
-    factors = torch.exp(logits - _largest(logits.detach(), batch.owner, count)[batch.owner])
-    sums = factors.new_zeros(2, count)
-    both = torch.stack([factors * batch.is_known, factors])
+def _likelihood(logits: Tensor, batch: ConformerBatch) -> Tensor:
+    """(B, M), of the known conformers, from (G, M)."""
+    factors = torch.exp(logits - _largest(logits.detach(), batch)[batch.owner])
+    sums = factors.new_zeros(2, len(batch.index), factors.shape[1])
+    both = torch.stack([factors * batch.is_known[:, None], factors])
     known, total = sums.index_add(1, batch.owner, both)
-    return known / total, logits
+    return known / total
 
 
-def _largest(logits: Tensor, owner: Tensor, count: int) -> Tensor:
-    return logits.new_full((count,), -torch.inf).scatter_reduce(0, owner, logits, "amax")
+def _largest(logits: Tensor, batch: ConformerBatch) -> Tensor:
+    """(B, M), from (G, M)."""
+    owner = batch.owner[:, None].expand_as(logits)
+    least = logits.new_full((len(batch.index), logits.shape[1]), -torch.inf)
+    return least.scatter_reduce(0, owner, logits, "amax")
