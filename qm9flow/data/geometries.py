@@ -16,8 +16,10 @@ from qm9flow.errors import CacheError
 from qm9flow.molecules.geometry import nuclear_extents, rotational_constants_ragged
 from qm9flow.molecules.pool import CONFORMERS
 
-SAME_KCAL = 0.05
-"""Minima of one molecule whose energies differ by less are the same one."""
+SAME_KCAL = 1e-3
+"""Minima of one molecule whose energies differ by less are the same one. Of 2,699 such pairs, of
+3,000 validation molecules, 99.9% are alike to 0.1 angstrom in their distances; of 299 pairs that
+differ by 1e-3 to 0.05, a third."""
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

@@ -36,7 +36,7 @@ TIMEOUT_S = 10.0
 MAX_ATOMS = 256
 """Most atoms of a molecule, hydrogens included; QM9's largest has 29."""
 
-CONFORMERS = 30
+CONFORMERS = 60
 """Starts of a SMILES, at most, and so geometries: 17 and 4.6 on average for QM9's molecules
 (`qm9flow.molecules.embed` says when they end)."""
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rdkit import Chem
+from scipy.spatial.distance import pdist
 
 from qm9flow.data.store import Dataset
 from qm9flow.errors import (
@@ -135,6 +136,20 @@ def test_starts_end_when_every_minimum_was_found_twice(monkeypatch: pytest.Monke
     starts.clear()
     assert len(smiles_to_conformers("CCC(CC)CO", 200, 30).energies) > 6
     assert sum(starts) == 30
+
+
+def test_high_minima_need_not_be_found_twice() -> None:
+    low, high = 0.5, embed.RELEVANT_KCAL + 0.5
+    assert embed._all_found_twice([-7.0, low - 7, -7.0, high - 7, low - 7])
+    assert not embed._all_found_twice([-7.0, low - 7, -7.0])
+
+
+def test_shapes_of_nearly_one_energy_are_two_conformers() -> None:
+    found = smiles_to_conformers("CCCC1=COC=C1", 200, 30)
+    nearest = int(np.diff(found.energies).argmin())
+    one, other = (np.sort(pdist(shape)) for shape in found.positions[nearest : nearest + 2])
+    assert 1e-3 < np.diff(found.energies)[nearest] < 0.01
+    assert np.sqrt(np.mean((one - other) ** 2)) > 0.05
 
 
 def test_weights_follow_boltzmann() -> None:
