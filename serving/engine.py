@@ -17,7 +17,7 @@ from qm9flow.molecules.pool import DrawingJob, Job, MoleculePool
 from qm9flow.molecules.records import read_drawings, read_records
 from qm9flow.registry.find import FoundModel
 from serving import metrics
-from serving.batching import Batcher, Call
+from serving.batching import Batcher, Call, CallOverError
 from serving.encoding import encode_results
 from serving.facts import add_positions, target_facts
 from serving.model import Live, Model, Outcome
@@ -189,7 +189,10 @@ class Engine:
     def _made(self, jobs: Sequence[Job | DrawingJob], call: Call) -> Iterator[_Made | None]:
         limit = min(self.settings.geometry_seconds, call.seconds_left)
         until = time.monotonic() + limit
-        return iter(self._geometries.run([(job, until) for job in jobs], call, limit))
+        made = self._geometries.run([(job, until) for job in jobs], call, limit)
+        if call.is_given_up:  # what was not made is nobody's timeout
+            raise CallOverError
+        return iter(made)
 
     def _build(self, jobs: Sequence[_Timed]) -> list[_Made]:
         return [self._one(job, until - time.monotonic()) for job, until in jobs]

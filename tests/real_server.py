@@ -25,11 +25,13 @@ class RealServer:
         process: Of the command.
         url: Where it answers.
         log: What it and its children write to standard error.
+        greeting: What it said once it was ready.
     """
 
     process: "subprocess.Popen[str]"
     url: str
     log: Path
+    greeting: str
 
     def ask(
         self, path: str, body: Any = None, seconds: float = 60, **headers: str
@@ -113,7 +115,7 @@ def real_server(
         if not found:
             process.wait(60)
             raise RuntimeError(f"no server came up: {banner}{log.read_text()}")
-        server = RealServer(process, found[1], log)
+        server = RealServer(process, found[1], log, banner)
         try:
             yield server
         finally:

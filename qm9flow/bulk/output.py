@@ -136,6 +136,11 @@ class FileOutput:
     def _begin(self, identity: dict[str, Any], restart: bool) -> Journal:
         if self.path.is_dir():
             raise OutputFileError(f"{self.path} is a folder: name a file in it")
+        if self.path.exists() and not self.path.is_file():
+            raise OutputFileError(
+                f"{self.path} is a pipe or a device, no file to be replaced: name a file, or send "
+                "standard output there"
+            )
         if not self.path.parent.is_dir():
             raise OutputFileError(f"there is no folder {self.path.parent}: make it first")
         done = None if restart else read_journal(self.journal)

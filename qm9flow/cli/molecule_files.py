@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from qm9flow.bulk.readers.smi import HEADERS
 from qm9flow.errors import ConfigError
 from qm9flow.molecules.sdf import split_sdf
 from qm9flow.molecules.xyz import split_xyz
@@ -16,6 +17,7 @@ FORMAT_OF = {
     ".mol": "sdf",
     ".smi": "smiles",
     ".smiles": "smiles",
+    ".ism": "smiles",
 }
 """A file's format by its suffix."""
 
@@ -55,7 +57,7 @@ def read_file(
         known = ", ".join(FORMAT_OF)
         raise ConfigError(f"{path}: unknown kind of file; known are {known}, or use --xyz or --sdf")
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     if kind == "smiles":
@@ -69,11 +71,14 @@ def read_file(
 
 
 def _smiles_lines(text: str) -> list[NamedRecord]:
-    found = []
+    found, is_first = [], True
     for line in text.splitlines():
         smiles, _, name = line.strip().partition(" ")
         smiles, _, more = smiles.partition("\t")
-        if smiles and not smiles.startswith("#"):
+        if not smiles or smiles.startswith("#"):
+            continue
+        is_header, is_first = is_first and smiles.lower() in HEADERS, False
+        if not is_header:
             found.append(NamedRecord((more or name).strip() or smiles, {"smiles": smiles}))
     return found
 

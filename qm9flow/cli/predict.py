@@ -92,7 +92,8 @@ def command(
     if predict_rows.is_wanted(files, rows):
         if smiles or xyz or sdf or len(files) != 1:
             raise ConfigError(
-                "tables, gzipped files, standard input and --output are predicted row by row, from "
+                "tables, gzipped files, standard input, and whatever is given --output, --format, "
+                "--smiles-column, --chunk, --workers or --restart, are predicted row by row, from "
                 "one FILE at a time and without --smiles, --xyz and --sdf: run it by itself"
             )
         said = predict_rows.RowOptions(**rows, targets=wanted, geometry=geometry, as_json=as_json)

@@ -116,12 +116,7 @@ def _serve(wanted: ServeConfig, host: str, port: int) -> None:
     try:
         with running_server(config, host, port) as server:
             server.wait_until_ready()
-            say(
-                f"Serving {found.name} {found.label} at {server.url}\n\n"
-                f"  curl {server.url}/predict -H 'Content-Type: application/json' \\\n"
-                f"    -d '{_EXAMPLE}'\n\n"
-                f"What it answers: {server.url}/docs.json. Ctrl-C ends it."
-            )
+            say(_greeting(f"{found.name} {found.label}", server.url, has_keys=_has_keys(wanted)))
             status = server.wait()
         raise InferenceError(f"the server ended by itself with status {status}: see its log above")
     except KeyboardInterrupt:
@@ -129,6 +124,21 @@ def _serve(wanted: ServeConfig, host: str, port: int) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _greeting(model: str, url: str, *, has_keys: bool) -> str:
+    key = ' -H "Authorization: Bearer $KEY"' if has_keys else ""
+    return (
+        f"Serving {model} at {url}\n\n"
+        f"  curl {url}/predict{key} -H 'Content-Type: application/json' \\\n"
+        f"    -d '{_EXAMPLE}'\n\n"
+        f"What it answers: {url}/docs.json. Ctrl-C ends it."
+    )
+
+
+def _has_keys(config: ServeConfig) -> bool:
+    file = config.keys_file or os.environ.get(KEYS_FILE_ENVIRONMENT)
+    return bool(file) or KEYS_ENVIRONMENT in os.environ
 
 
 def _wanted(config_file: Path | None, options: dict[str, Any], require_gpu: bool) -> ServeConfig:

@@ -105,7 +105,7 @@ def append_key(path: Path, line: str) -> None:
     name = line.partition(":")[0]
     try:
         path.touch(mode=0o600)
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
         if name in (known for known, _ in _lines(text, str(path))):
             raise ConfigError(
                 f"{path} has a key named {name} already, so none was made: take its line out "
@@ -134,7 +134,7 @@ def _lines(text: str, origin: str) -> list[tuple[str, str]]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")  # Windows' editor writes a byte order mark
     except FileNotFoundError as error:
         raise ConfigError(
             f"there is no file of keys {path}: correct the path, or make it with `qm9flow serve "

@@ -89,9 +89,14 @@ def domain_of(
     if score < STRANGE:
         reasons += (
             "unlike the training molecules: to the network, the nearest of them lies "
-            f"{distance / calibrated.usual:.2g} times as far away as for 99 in 100 of QM9's",
+            f"{_ratio(distance / calibrated.usual)} times as far away as for 99 in 100 of QM9's",
         )
     return Domain(reasons, score)
+
+
+def _ratio(number: float) -> str:
+    """Never `1 times as far`: what is said of is farther away."""
+    return f"{number:,.0f}" if number >= 10 else f"{max(number, 1.01):.3g}"
 
 
 def widening(

@@ -86,6 +86,7 @@ def _read_smiles(text: str, max_atoms: int) -> Chem.Mol:
         )
     graph = Chem.AddHs(Chem.MolFromSmiles(Chem.MolToSmiles(graph)) or graph)
     _refuse_size(graph, max_atoms)
+    _refuse_odd_electrons(graph)
     return graph
 
 
@@ -276,6 +277,16 @@ def _refuse_radicals(graph: Chem.Mol) -> None:
                 f"{_label(atom)} has {atom.GetNumRadicalElectrons()} unpaired electrons: QM9 holds "
                 "only closed shells; add the hydrogens or bonds that are missing"
             )
+
+
+def _refuse_odd_electrons(graph: Chem.Mol) -> None:
+    """Of a graph with hydrogens: bonds like `->` leave some that RDKit counts on no atom."""
+    electrons = int(_numbers(graph).sum())
+    if electrons % 2:
+        raise InvalidSmilesError(
+            f"the molecule has an odd number of electrons, {electrons}: QM9 holds only closed "
+            "shells; look at its bonds, and add the hydrogens that are missing"
+        )
 
 
 def _refuse_size(graph: Chem.Mol, max_atoms: int) -> None:

@@ -216,6 +216,11 @@ def test_outputs_that_cannot_be_written(run: Run, table: Path) -> None:
     (folder / "folder.csv").mkdir()
     with pytest.raises(OutputFileError, match="is a folder"):
         run(table, folder / "folder.csv")
+    os.mkfifo(folder / "pipe.csv")
+    for restart in (False, True):
+        with pytest.raises(OutputFileError, match="a pipe or a device"):
+            run(table, folder / "pipe.csv", restart=restart)
+    assert (folder / "pipe.csv").is_fifo()
     with pytest.raises(ResumeError, match="--restart"):
         run(table, folder / "broken.csv")
     with (

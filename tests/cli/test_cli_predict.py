@@ -151,6 +151,17 @@ def test_files_of_all_kinds(registry: Path, dataset: Dataset) -> None:
     assert all(word in names for word in ("two.xyz:1", "two.xyz:2", "methanol", "ethanol"))
 
 
+def test_files_as_other_programs_write_them(registry: Path) -> None:
+    water = "3\nwater\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n"
+    for name, text in {
+        "mark.smi": "\ufeffCCO ethanol\r\n",
+        "head.ism": "# by RDKit\nSMILES Name\nCCO ethanol\n",
+        "mark.xyz": "\ufeff" + water,
+    }.items():
+        (registry / name).write_text(text, encoding="utf-8")
+        assert [result["ok"] for result in answer(name)["results"]] == [True], name
+
+
 def test_model_by_number_and_by_folder(registry: Path, dataset: Dataset) -> None:
     by_alias = answer("--smiles", "CCO")
     by_number = answer("--smiles", "CCO", "--model", "1")
@@ -211,6 +222,7 @@ def test_serve_refuses_what_cannot_work(registry: Path, monkeypatch: pytest.Monk
         port = str(taken.getsockname()[1])
         assert f"port {port}" in str(error("serve", "--port", port))
     assert "'7'" in str(error("serve", "--port", "0", "--model", "7"))
+    assert "--chunk" in str(error("predict", "--smiles", "C", "--chunk", "5"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///nothing.db")
     assert "make study" in str(error("serve", "--port", "0"))
     monkeypatch.setattr(extras.importlib.util, "find_spec", lambda name: None)

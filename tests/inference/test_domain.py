@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 
 from qm9flow.data.store import Dataset
+from qm9flow.inference.calibration import SHARES, STRANGE, SourceCalibration
 from qm9flow.inference.domain import (
     QM9_MAX_ATOMS,
     QM9_MAX_HEAVY,
     QM9_MIN_ATOMS,
+    domain_of,
     doubts,
     geometry_doubt,
 )
@@ -47,6 +49,17 @@ def test_doubts_are_named(molecule: Molecule, words: list[str]) -> None:
     assert len(found) == len(words)
     for sentence, word in zip(found, words, strict=True):
         assert word in sentence
+
+
+@pytest.mark.parametrize(
+    ("distance", "said"), [(1.004, "1.01"), (1.04, "1.04"), (2.5, "2.5"), (2712.0, "2,712")]
+)
+def test_how_far_away_a_molecule_is(distance: float, said: str) -> None:
+    usual = SHARES.index(1 - STRANGE)
+    distances = tuple(1.0 + 1e-4 * (place - usual) for place in range(len(SHARES)))
+    calibrated = SourceCalibration(1000, {}, distances)
+    (reason,) = domain_of((), distance, calibrated).reasons
+    assert f"lies {said} times as far away" in reason
 
 
 def test_a_geometry_that_is_not_from_dft_is_named() -> None:

@@ -55,6 +55,7 @@ def build(texts: list[str], **options: float) -> list[Molecule | MoleculeError]:
         ("Cc1cccc1", InvalidSmilesError, ["2, 3, 4, 5, 6"]),
         ("C.C", InvalidSmilesError, ["2 separate molecules"]),
         ("C[CH2]", InvalidSmilesError, ["atom 2 (C)", "unpaired"]),
+        ("C->N", InvalidSmilesError, ["odd number of electrons", "19"]),
         ("CCl", UnsupportedElementError, ["atom 2 (Cl)"]),
         ("C*", UnsupportedElementError, ["atom 2 (*)"]),
         ("C[2H]", UnsupportedElementError, ["atom 2 (H)", "mass 2"]),

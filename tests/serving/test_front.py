@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from qm9flow.cli.main import cli
 from qm9flow.config import ServeConfig
-from qm9flow.config.keys import append_key, load_keys, make_key, read_keys
+from qm9flow.config.keys import append_key, digest_of, load_keys, make_key, read_keys
 from qm9flow.errors import ConfigError
 from qm9flow.registry.find import FoundModel
 from serving import access, guard
@@ -256,6 +256,15 @@ def test_a_key_is_made_from_the_shell(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["serve", "--make-key", "carol"])
     words = done.output.split()
     assert read_keys(words[words.index("line") + 1], "there")
+
+
+def test_a_file_of_keys_may_have_a_byte_order_mark(keyed: tuple[Path, str]) -> None:
+    file, key = keyed
+    file.write_bytes(b"\xef\xbb\xbf# ours\r\n" + file.read_bytes())
+    append_key(file, make_key("bob")[1])
+    assert sorted(load_keys(file).values()) == ["alice", "bob"]
+    file.write_bytes(b"\xef\xbb\xbf" + f"alice:{digest_of(key)}\r\n".encode())
+    assert load_keys(file) == {digest_of(key): "alice"}
 
 
 def test_a_name_has_one_key(keyed: tuple[Path, str]) -> None:

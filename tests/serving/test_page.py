@@ -128,6 +128,24 @@ def test_a_smiles_gives_all_values_with_units(browser: Browser, url: str) -> Non
         assert item.description.lower() in browser.text("values").lower()
 
 
+def test_a_card_goes_when_other_molecules_come(browser: Browser) -> None:
+    browser.open()
+    browser.predict("CC(=O)N acetamide")
+    assert browser.id("card").is_displayed()
+    browser.predict("CCO ethanol\nO water")
+    assert [row[1] for row in browser.table()] == ["ethanol", "water"]
+    assert not browser.id("card").is_displayed()
+
+
+def test_a_long_text_hides_no_error(browser: Browser) -> None:
+    browser.open()
+    browser.js("document.getElementById('text').value = 'C'.repeat(20000)")
+    browser.id("predict").click()
+    browser.done()
+    assert "20,000 characters" in browser.text("card-error")
+    assert browser.js("return document.getElementById('source').offsetHeight") < 120
+
+
 def test_the_structure_is_drawn(browser: Browser) -> None:
     browser.open()
     browser.predict("c1ccccc1 benzene")

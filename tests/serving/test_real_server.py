@@ -118,6 +118,15 @@ def test_the_clients_of_the_readme(setting: Setting) -> None:
     assert any("unclosed ring" in line for line in said)
 
 
+def test_the_command_that_it_prints_works_with_keys(setting: Setting) -> None:
+    command = setting.server.greeting.split("\n\n")[1]
+    variables = {"KEY": setting.key, "PATH": "/usr/bin"}
+    done = subprocess.run(
+        ["bash", "-euc", command], env=variables, capture_output=True, text=True, check=True
+    )
+    assert [result["ok"] for result in json.loads(done.stdout)["results"]] == [True]
+
+
 def test_keys_and_the_log_of_a_real_server(setting: Setting) -> None:
     status, body = setting.server.ask("/predict", {"molecules": []})
     assert (status, body["error"]["code"]) == (401, "unauthorized")

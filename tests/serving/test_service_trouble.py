@@ -22,7 +22,7 @@ from qm9flow.inference.prediction import Prediction
 from qm9flow.inference.predictor import Predictor
 from qm9flow.molecules.molecule import Molecule
 from qm9flow.registry.find import FoundModel
-from serving.batching import Call
+from serving.batching import Call, CallOverError
 from serving.engine import Engine
 from serving.front import Front
 from serving.runtime import Runtime
@@ -194,6 +194,13 @@ def test_slow_smiles_time_out_and_the_rest_is_answered(champion: FoundModel) -> 
     codes = [result.get("error", {}).get("code") for result in answer["results"]]
     assert codes == ["timeout", "timeout", None]
     engine.close()
+
+
+def test_a_client_that_has_gone_is_no_timeout(engine: Engine) -> None:
+    call = Call(60)
+    call.give_up()
+    with pytest.raises(CallOverError):
+        engine.respond(json.dumps({"molecules": [{"smiles": "CCO"}]}).encode(), call)
 
 
 def test_settings_come_from_one_variable() -> None:
