@@ -306,10 +306,13 @@ class Predictor:
                 values[group] = session.run(numbers, positions)
                 continue
             found = session.run_judged(numbers, positions)
-            values[group], spreads[group], distances[group] = found[:3]
+            values[group], spreads[group] = found[:2]
+            distances[group] = np.where(np.isnan(found[2]), np.inf, found[2])
             if found[3] is not None:
                 for row, i in enumerate(group):
-                    shapes[i] = found[3][row, : len(molecules[i])]
+                    refined = found[3][row, : len(molecules[i])]
+                    if np.isfinite(refined).all():  # else too strange to be refined
+                        shapes[i] = refined
         return values, spreads, distances, shapes
 
 

@@ -59,7 +59,8 @@ class Table:
         for k, name in enumerate(names):
             if name in GEOMETRIC:
                 none[:, k] |= columns[:, k] == 0.0
-        halves = _half_widths(judged, names, calibrated) * widened[:, None]
+        with np.errstate(invalid="ignore"):  # nothing, infinitely widened, is no interval
+            halves = _half_widths(judged, names, calibrated) * widened[:, None]
         lower, upper = columns - halves, columns + halves
         positive = [k for k, name in enumerate(names) if name in POSITIVE]
         lower[:, positive] = np.maximum(lower[:, positive], 0.0)

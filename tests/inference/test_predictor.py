@@ -1,5 +1,8 @@
 """The Predictor on a real, small network."""
 
+import dataclasses
+import itertools
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +26,7 @@ from qm9flow.errors import (
     TooLargeError,
     UnsupportedElementError,
 )
-from qm9flow.inference.prediction import Prediction
+from qm9flow.inference.prediction import Prediction, entry
 from qm9flow.inference.predictor import (
     MAX_ATOMS,
     Predictor,
@@ -32,6 +35,7 @@ from qm9flow.inference.predictor import (
 from qm9flow.molecules.molecule import RT_KCAL, Conformers, Molecule
 from qm9flow.nn.catalog import build
 from qm9flow.properties import BY_NAME, LEARNED, TARGETS
+from qm9flow.registry import pretrained
 from qm9flow.release.bundle import Released, load_model, write_bundle
 from qm9flow.release.record import record_of
 from qm9flow.units import RT_EV
@@ -333,3 +337,18 @@ def test_strange_molecules_have_wider_intervals_and_a_reason(dataset: Dataset) -
     ends = strange.intervals["homo"]
     assert ends is not None
     assert ends[1] - ends[0] > 2 * 1.49 * half
+
+
+def test_what_no_network_can_refine_has_an_answer_all_the_same(dataset: Dataset) -> None:
+    predictor = Predictor(pretrained.bundle(), provider="cpu", threads=1)
+    usual = dataclasses.replace(dataset.molecule(700), geometry="approximate")
+    corners = np.array(list(itertools.product(range(3), repeat=3)), dtype=float)
+    crowds = [Molecule(np.full(27, z), 0.3 * corners, "approximate") for z in (6, 8)]
+    first, *others = predictor.predict([usual, *crowds])
+    alone = predictor.predict([usual])[0]
+    assert first.values == pytest.approx(alone.values, rel=1e-4)
+    for prediction in others:
+        json.dumps(entry(prediction), allow_nan=False)
+        assert prediction.domain.is_inside is False
+        assert prediction.domain.score == 0.0
+        assert prediction.values["b"] is not None
