@@ -1,6 +1,7 @@
 """Parsers give a valid molecule or a `MoleculeError` that says where and why."""
 
 import json
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -143,6 +144,9 @@ def test_a_file_of_several_molecules_is_split() -> None:
         "water",
     ]
     assert split_xyz("junk\n1\n") == ["junk\n1"]
+    started = time.monotonic()
+    assert len(split_xyz(WATER * 40_000)) == 40_000
+    assert time.monotonic() - started < 10  # in proportion to the length, not to its square
     assert split_xyz("") == [""]
     blocks = split_sdf(ETHANOL_BLOCK + "> <x>\n1\n\n$$$$\r\n" + ETHANOL_BLOCK)
     assert len(blocks) == 2
