@@ -22,6 +22,7 @@ from qm9flow.inference.table import Table
 from qm9flow.inference.weighed import Weighed, weighed
 from qm9flow.molecules.geometry import rotational_constants_ragged
 from qm9flow.molecules.molecule import Conformers, Molecule, Structure, validate
+from qm9flow.molecules.pool import MAX_ATOMS
 from qm9flow.properties import GEOMETRIC, LEARNED, TARGETS
 from qm9flow.targets import derive
 
@@ -32,9 +33,6 @@ ROUGH, CHOICE = "rough.onnx", "choice.onnx"
 LEAST_WEIGHT = 0.01
 """Conformers of less weight are left out: no value depends on them, and most cost more time than
 they are worth."""
-
-MAX_ATOMS = 256
-"""Atoms a molecule may have; cost and memory grow with the square."""
 
 MAX_PAIRS = {"cpu": 16_384, "cuda": 1_048_576}
 """Pairs of atoms, padding included, in one run of the graph (a larger molecule runs alone).

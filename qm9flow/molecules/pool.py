@@ -34,7 +34,8 @@ TIMEOUT_S = 10.0
 """Seconds for one molecule; a SMILES of QM9 takes 0.08 on average."""
 
 MAX_ATOMS = 256
-"""Most atoms of a molecule, hydrogens included; QM9's largest has 29."""
+"""Most atoms of a molecule, hydrogens included; QM9's largest has 29. Cost and memory of networks
+grow with the square."""
 
 CONFORMERS = 30
 """Starts of a SMILES, at most, and so geometries: 17 and 4.6 on average for QM9's molecules

@@ -27,12 +27,9 @@ from qm9flow.errors import (
     UnsupportedElementError,
 )
 from qm9flow.inference.prediction import Prediction, entry
-from qm9flow.inference.predictor import (
-    MAX_ATOMS,
-    Predictor,
-    groups_of_similar_size,
-)
+from qm9flow.inference.predictor import Predictor, groups_of_similar_size
 from qm9flow.molecules.molecule import RT_KCAL, Conformers, Molecule
+from qm9flow.molecules.pool import MAX_ATOMS
 from qm9flow.nn.catalog import build
 from qm9flow.properties import BY_NAME, LEARNED, TARGETS
 from qm9flow.registry import pretrained
