@@ -16,6 +16,7 @@ FORMAT_OF = {
     ".mol": "sdf",
     ".smi": "smiles",
     ".smiles": "smiles",
+    ".ism": "smiles",
 }
 """A file's format by its suffix."""
 
