@@ -21,7 +21,13 @@ from qm9flow.inference.session import Provider, Session, open_session
 from qm9flow.inference.table import Table
 from qm9flow.inference.weighed import Weighed, weighed
 from qm9flow.molecules.geometry import rotational_constants_ragged
-from qm9flow.molecules.molecule import Conformers, Molecule, Structure, validate
+from qm9flow.molecules.molecule import (
+    Conformers,
+    Molecule,
+    Structure,
+    validate,
+    validate_conformers,
+)
 from qm9flow.molecules.pool import MAX_ATOMS
 from qm9flow.properties import GEOMETRIC, LEARNED, TARGETS
 from qm9flow.targets import derive
@@ -178,10 +184,10 @@ class Predictor:
         self, molecules: Sequence[Structure | MoleculeError]
     ) -> list[Structure | MoleculeError]:
         """Each as it is, or why it is refused."""
-        found = list(molecules)
+        found = [_together(molecule) for molecule in molecules]
         owners = [
             (i, geometry)
-            for i, molecule in enumerate(molecules)
+            for i, molecule in enumerate(found)
             if not isinstance(molecule, MoleculeError)
             for geometry in _geometries(molecule)
         ]
@@ -349,6 +355,16 @@ def _wanted(names: Sequence[str] | None) -> tuple[str, ...]:
     if not names:
         raise ConfigError(f"no target is named; the targets are {', '.join(TARGETS)}")
     return tuple(dict.fromkeys(properties.get(name).name for name in names))
+
+
+def _together(molecule: Structure | MoleculeError) -> Structure | MoleculeError:
+    """The same, or why its conformers are refused as a whole."""
+    if isinstance(molecule, Conformers):
+        try:
+            validate_conformers(molecule)
+        except MoleculeError as error:
+            return error
+    return molecule
 
 
 def _geometries(molecule: Structure) -> Sequence[Molecule]:

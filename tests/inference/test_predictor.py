@@ -22,6 +22,7 @@ from qm9flow.errors import (
     CoincidentAtomsError,
     ConfigError,
     InferenceError,
+    MoleculeError,
     NonFiniteError,
     TooLargeError,
     UnsupportedElementError,
@@ -165,6 +166,21 @@ def test_bad_molecules_are_refused(predictor: Predictor) -> None:
         predictor.predict([Molecule(np.array([6, 6]), np.zeros((2, 3)))])
     with pytest.raises(TooLargeError, match=str(MAX_ATOMS)):
         predictor.predict([line(MAX_ATOMS + 1)])
+
+
+@pytest.mark.parametrize(
+    ("shapes", "energies", "code"),
+    [(0, [], "empty"), (2, [0.0], "unreadable"), (2, [0.0, np.nan], "non_finite")],
+)
+def test_conformers_that_do_not_belong_together_are_refused(
+    predictor: Predictor, shapes: int, energies: list[float], code: str
+) -> None:
+    positions = np.stack([line(3).positions] * 2)[:shapes]
+    bad = Conformers(line(3).numbers, positions, np.array(energies), "by hand")
+    refused, kept = predictor.predict_each([bad, HYDROGEN])
+    assert isinstance(refused, MoleculeError)
+    assert refused.code == code
+    assert isinstance(kept, Prediction)
 
 
 def test_a_bad_molecule_does_not_touch_the_others(predictor: Predictor, dataset: Dataset) -> None:
