@@ -23,7 +23,7 @@ from qm9flow.inference.predictor import Predictor
 from qm9flow.molecules.pool import MoleculePool
 from qm9flow.properties import LEARNED
 from qm9flow.registry.aliases import promote, rollback
-from qm9flow.registry.find import FoundModel, is_alias
+from qm9flow.registry.find import FoundModel, alias_of
 from qm9flow.registry.versions import MODEL_NAME
 from serving.batching import Call
 from serving.engine import Engine
@@ -201,11 +201,32 @@ def test_a_store_that_comes_later_is_waited_for(
         runtime.close()
 
 
-@pytest.mark.parametrize("reference", ["1", "pretrained", "some/folder", "."])
+@pytest.mark.parametrize("reference", ["1", "pretrained", "some/folder", ".", "models:/qm9flow/1"])
 def test_what_is_no_alias_is_not_followed(reference: str) -> None:
-    assert not is_alias(reference)
-    assert is_alias("champion")
-    assert is_alias("challenger")
+    assert alias_of(reference) is None
+
+
+@pytest.mark.parametrize("alias", ["champion", "challenger"])
+def test_an_alias_is_one_as_mlflow_writes_it_too(alias: str) -> None:
+    assert alias_of(alias) == alias_of(f"models:/qm9flow@{alias}") == alias
+
+
+def test_an_address_of_mlflows_is_followed(registry: registering.Registry) -> None:
+    settings = ServeConfig(
+        model="models:/qm9flow@champion",
+        conformer_workers=1,
+        device="cpu",
+        poll_seconds=0.1,
+        tracking_uri=f"sqlite:///{registry.folder}/mlflow.db",
+    )
+    runtime = Runtime(settings)
+    try:
+        runtime.wait(60)
+        assert answer(runtime)[0] == 1
+        point(registry, 2)
+        until(lambda: answer(runtime)[0] == 2)
+    finally:
+        runtime.close()
 
 
 def test_requests_under_way_end_with_the_model_they_began_with(
