@@ -77,10 +77,6 @@ class NothingRegisteredError(RegistryError):
     """The model registry holds no version yet."""
 
 
-class GateError(RegistryError):
-    """A version does not pass the gate to `champion`."""
-
-
 class InferenceError(Qm9FlowError):
     """A model cannot be loaded or run."""
 

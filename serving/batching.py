@@ -160,7 +160,7 @@ class Batcher(Generic[In, Out]):
             cost: Of an item.
             budget: Most cost of a batch of several items; an item that costs more goes alone.
             lanes: Batches worked on at a time.
-            observe: Told of every batch.
+            observe: Told of every batch; what it raises is logged.
         """
         self._name = name
         self._work = work
@@ -231,8 +231,15 @@ class Batcher(Generic[In, Out]):
             with self._ready:
                 for part, result in zip(batch, results, strict=True):
                     part.ticket.settle(part.index, result)
-            waited = max(began - part.ticket.since for part in batch)
+            self._tell(batch, began)
+
+    def _tell(self, batch: Sequence[_Part[In, Out]], began: float) -> None:
+        """A metric that cannot be written must not end the lane."""
+        waited = max(began - part.ticket.since for part in batch)
+        try:
             self._observe(Batch(len(batch), sum(part.cost for part in batch), waited))
+        except Exception:
+            logger.exception("%s: a batch could not be observed", self._name)
 
     def _results(self, batch: Sequence[_Part[In, Out]]) -> Sequence[Out | None]:
         try:

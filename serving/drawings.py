@@ -3,6 +3,7 @@
 from typing import Any
 
 from qm9flow.errors import MoleculeError
+from qm9flow.inference.prediction import entry
 from serving.batching import Call
 from serving.encoding import encode_results
 from serving.engine import Engine
@@ -33,6 +34,4 @@ def respond(engine: Engine, body: bytes, call: Call, note: Note) -> bytes:
 
 
 def _entry(item: str | MoleculeError) -> dict[str, Any]:
-    if isinstance(item, MoleculeError):
-        return {"ok": False, "error": {"code": item.code, "message": str(item)}}
-    return {"ok": True, "svg": item}
+    return entry(item) if isinstance(item, MoleculeError) else {"ok": True, "svg": item}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from qm9flow.config import ServeConfig
-from qm9flow.errors import InferenceError, MoleculeError, MoleculeTimeoutError, Qm9FlowError
+from qm9flow.errors import InferenceError, MoleculeError, MoleculeTimeoutError
 from qm9flow.inference.prediction import Prediction, entry
 from qm9flow.inference.predictor import Predictor
 from qm9flow.molecules.molecule import Structure
@@ -58,7 +58,7 @@ class Engine:
         )
         try:
             self._warm_up()
-        except Qm9FlowError:
+        except Exception:  # another try would leave these threads and processes behind
             self.close()
             raise
 

@@ -1,5 +1,6 @@
 """A model that is open and proven on probe molecules, and the one that answers now."""
 
+import dataclasses
 import logging
 import threading
 from collections.abc import Iterator, Sequence
@@ -10,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from qm9flow import properties
-from qm9flow.config import ServeConfig
+from qm9flow.config import GeometrySource, ServeConfig
 from qm9flow.cores import usable_cores
 from qm9flow.errors import InferenceError, MoleculeError
 from qm9flow.inference.prediction import Prediction
 from qm9flow.inference.predictor import Predictor
 from qm9flow.molecules.arrays import from_arrays
-from qm9flow.molecules.molecule import Conformers, Structure
+from qm9flow.molecules.molecule import Conformers, Molecule, Structure
 from qm9flow.registry.find import FoundModel
 from serving import metrics
 from serving.batching import Batcher, Call, CallOverError
@@ -150,20 +151,21 @@ def pairs(molecule: Structure) -> int:
 
 
 def warm_up(predictor: Predictor) -> None:
-    """Run the network once for several sizes: the first run allocates, and not at users' cost.
+    """Run all networks once for several sizes: the first run allocates, and not at users' cost.
 
     Args:
         predictor: An open model.
 
     Raises:
-        InferenceError: It cannot be run.
+        InferenceError: One cannot be run.
     """
     rows = [[[1.5 * i, 0.0, 0.0] for i in range(size)] for size in _WARM_UP_SIZES]
-    predictor.predict([from_arrays([6] * len(row), row) for row in rows])
+    chains = [from_arrays([6] * len(row), row) for row in rows]
+    predictor.predict([_shown(c, source) for source in predictor.sources for c in chains])
 
 
 def prove(predictor: Predictor) -> None:
-    """Look at a model's numbers before anybody else does.
+    """Look at the numbers of all of a model's networks before anybody else does.
 
     Args:
         predictor: An open model.
@@ -172,20 +174,35 @@ def prove(predictor: Predictor) -> None:
         InferenceError: A probe molecule has a value that is not finite, or that depends on the
             molecules it is computed with.
     """
-    together = predictor.predict(PROBES)
-    alone = [predictor.predict([molecule])[0] for molecule in PROBES]
-    for molecule, one, other in zip(PROBES, together, alone, strict=True):
-        for target in properties.LEARNED:
-            first, second = one.values[target], other.values[target]
-            if first is None or second is None:
-                raise InferenceError(f"the network gives no finite {target} for {molecule.name}")
-            accuracy = properties.get(target).chemical_accuracy or 0.0
-            allowed = max(PROBE_LIMIT * accuracy, _ROUNDING * abs(second))
-            if not np.isclose(first, second, rtol=0.0, atol=allowed):
-                raise InferenceError(
-                    f"the network gives {molecule.name} {target} {first:g} among other molecules, "
-                    f"and {second:g} alone"
-                )
+    for source in predictor.sources:
+        probes = [_shown(molecule, source) for molecule in PROBES]
+        together = predictor.predict(probes)
+        alone = [predictor.predict([molecule])[0] for molecule in probes]
+        for molecule, one, other in zip(probes, together, alone, strict=True):
+            _compare(f"{molecule.name} from {source}", one, other)
+
+
+def _shown(molecule: Molecule, source: GeometrySource) -> Structure:
+    """A molecule as a source has it; of a SMILES, two equal conformers."""
+    if source != "smiles":
+        return dataclasses.replace(molecule, geometry=source)
+    both = np.stack([molecule.positions] * 2)
+    return Conformers(molecule.numbers, both, np.zeros(2), molecule.name)
+
+
+def _compare(name: str, one: Prediction, other: Prediction) -> None:
+    """Refuse what is not finite, or not the same."""
+    for target in properties.LEARNED:
+        first, second = one.values[target], other.values[target]
+        if first is None or second is None:
+            raise InferenceError(f"the network gives no finite {target} for {name}")
+        accuracy = properties.get(target).chemical_accuracy or 0.0
+        allowed = max(PROBE_LIMIT * accuracy, _ROUNDING * abs(second))
+        if not np.isclose(first, second, rtol=0.0, atol=allowed):
+            raise InferenceError(
+                f"the network gives {name} {target} {first:g} among other molecules, and "
+                f"{second:g} alone"
+            )
 
 
 class Live:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qm9flow.config import ServeConfig
-from qm9flow.errors import Qm9FlowError
-from qm9flow.registry.find import FoundModel, find_model, is_alias
+from qm9flow.errors import Qm9FlowError, RegistryError
+from qm9flow.registry.find import FoundModel, alias_of, find_model
 from serving import metrics
 from serving.engine import Engine
 from serving.model import Model
@@ -95,8 +95,11 @@ class Runtime:
     def _live(self) -> None:
         """All that the background thread does, from the first loading to the end."""
         logger.info("loading the model: /readyz says 503 not_ready until it is there")
-        if self._first() and self._engine is not None and is_alias(self.settings.model):
-            self._swapper = self._follow(self._engine)
+        if not self._first() or self._engine is None:
+            return
+        alias = alias_of(self.settings.model)
+        if alias is not None:
+            self._swapper = self._follow(self._engine, alias)
             while not self._closed.is_set():
                 self._look(self._swapper)
                 self._closed.wait(self.settings.poll_seconds)
@@ -107,11 +110,17 @@ class Runtime:
         while not self._closed.is_set():
             if self._try():
                 return True
-            if self.settings.bundle is not None or not is_alias(self.settings.model):
+            if self.settings.bundle is not None or not self._may_come():
                 return False
             self._closed.wait(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         return False
+
+    def _may_come(self) -> bool:
+        try:
+            return alias_of(self.settings.model) is not None
+        except RegistryError:  # no address of a model, today or tomorrow
+            return False
 
     def _try(self) -> bool:
         try:
@@ -130,12 +139,12 @@ class Runtime:
         self._decided.set()
         return True
 
-    def _follow(self, engine: Engine) -> Swapper:
+    def _follow(self, engine: Engine, alias: str) -> Swapper:
         from qm9flow.registry.watch import AliasWatch  # mlflow takes a second to import
 
         settings = self.settings
         alone = engine.found.version is None  # the pretrained model stands in
-        watch = AliasWatch(settings.model, settings.tracking_uri, may_be_missing=alone)
+        watch = AliasWatch(alias, settings.tracking_uri, may_be_missing=alone)
         return Swapper(
             engine.live, watch, lambda found: Model(found, settings), settings.poll_seconds
         )

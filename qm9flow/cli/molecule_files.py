@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qm9flow.bulk.readers.smi import HEADERS
-from qm9flow.errors import ConfigError
+from qm9flow.bulk.readers.lines import Lines
+from qm9flow.bulk.readers.smi import SmilesReader
+from qm9flow.bulk.writers.writer import without_surrogates
+from qm9flow.errors import ConfigError, MoleculeError
 from qm9flow.molecules.sdf import split_sdf
 from qm9flow.molecules.xyz import split_xyz
 
@@ -51,17 +53,18 @@ def read_file(
 
     Raises:
         ConfigError: The file cannot be read, or its suffix says nothing.
+        InputFileError: The same of a file of SMILES.
     """
     kind = kind or FORMAT_OF.get(path.suffix.lower())
     if kind is None:
         known = ", ".join(FORMAT_OF)
         raise ConfigError(f"{path}: unknown kind of file; known are {known}, or use --xyz or --sdf")
+    if kind == "smiles":
+        return _smiles(path)
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    if kind == "smiles":
-        return _smiles_lines(text)
     parts = split_xyz(text) if kind == "xyz" else split_sdf(text)
     said = {"geometry": geometry} if geometry else {}
     return [
@@ -70,16 +73,14 @@ def read_file(
     ]
 
 
-def _smiles_lines(text: str) -> list[NamedRecord]:
-    found, is_first = [], True
-    for line in text.splitlines():
-        smiles, _, name = line.strip().partition(" ")
-        smiles, _, more = smiles.partition("\t")
-        if not smiles or smiles.startswith("#"):
-            continue
-        is_header, is_first = is_first and smiles.lower() in HEADERS, False
-        if not is_header:
-            found.append(NamedRecord((more or name).strip() or smiles, {"smiles": smiles}))
+def _smiles(path: Path) -> list[NamedRecord]:
+    found = []
+    with Lines(path) as lines:
+        for row in SmilesReader(lines).rows():
+            if isinstance(row.record, MoleculeError):
+                raise ConfigError(f"{path}: {row.record}")
+            smiles, name = map(without_surrogates, row.cells)
+            found.append(NamedRecord(name or smiles, {"smiles": smiles}))
     return found
 
 

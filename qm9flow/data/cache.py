@@ -102,11 +102,12 @@ def write(folder: Path, arrays: Arrays, facts: dict[str, Any], replace: bool = F
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def read(folder: Path) -> tuple[Arrays, dict[str, Any]]:
+def read(folder: Path, remedy: str = REBUILD) -> tuple[Arrays, dict[str, Any]]:
     """Open a folder by memory map, with the checks that cost nothing: names, sizes, shapes.
 
     Args:
         folder: What `write` made.
+        remedy: What to do if it is damaged, in words.
 
     Returns:
         Read-only arrays, and the manifest.
@@ -117,7 +118,7 @@ def read(folder: Path) -> tuple[Arrays, dict[str, Any]]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(folder)
-    manifest = _read_manifest(folder)
+    manifest = _read_manifest(folder, remedy)
     arrays: Arrays = {}
     for name, entry in manifest["arrays"].items():
         path = folder / f"{name}.npy"
@@ -128,7 +129,7 @@ def read(folder: Path) -> tuple[Arrays, dict[str, Any]]:
             if list(array.shape) != entry["shape"] or array.dtype.str != entry["dtype"]:
                 raise ValueError(f"{array.dtype} {array.shape} instead of {entry}")
         except (OSError, ValueError, EOFError) as error:
-            raise CacheError(f"the cache's file {path} is damaged ({error}): {REBUILD}") from error
+            raise CacheError(f"the cache's file {path} is damaged ({error}): {remedy}") from error
         arrays[name] = array
     return arrays, manifest
 
@@ -228,7 +229,7 @@ def _remove_stale(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path, remedy: str) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text())
@@ -236,7 +237,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         entries = manifest["arrays"].values()
         is_complete = all({"bytes", "shape", "dtype", "sha256"} <= set(e) for e in entries)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CacheError(f"the cache's manifest {path} is damaged ({error}): {REBUILD}") from error
+        raise CacheError(f"the cache's manifest {path} is damaged ({error}): {remedy}") from error
     if found != FORMAT or not is_complete:
-        raise CacheError(f"the cache {folder} has format {found}, not {FORMAT}: {REBUILD}")
+        raise CacheError(f"the cache {folder} has format {found}, not {FORMAT}: {remedy}")
     return dict(manifest)

@@ -26,6 +26,21 @@ Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
+class AtomArrays:
+    """Geometries that were made of others: `Atoms` that are nothing else.
+
+    Attributes:
+        ptr: (G + 1,), geometry g has the atoms ptr[g] to ptr[g + 1] - 1.
+        numbers: (A,), atomic numbers.
+        positions: (A, 3), angstrom.
+    """
+
+    ptr: Indices
+    numbers: npt.NDArray[np.uint8]
+    positions: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
 class Geometries:
     """Geometries of QM9's molecules from one source.
 
@@ -40,6 +55,20 @@ class Geometries:
     first: Indices
     extents: Floats
     rotational_ghz: Floats
+
+    @classmethod
+    def measured(cls, atoms: Atoms, first: Indices) -> "Geometries":
+        """Geometries of which nothing but the atoms is known.
+
+        Args:
+            atoms: The geometries, one after another.
+            first: (M + 1,), as in the class.
+
+        Returns:
+            They, with extents and rotational constants.
+        """
+        ragged = atoms.numbers, atoms.positions.astype(np.float64), atoms.ptr
+        return cls(atoms, first, nuclear_extents(*ragged), rotational_constants_ragged(*ragged))
 
     def known(self, molecules: Indices) -> Indices:
         """Those of some molecules that have a geometry.
@@ -81,10 +110,7 @@ def open_geometries(source: GeometrySource, dataset: Dataset) -> Geometries:
         first = np.arange(len(dataset) + 1)
         return Geometries(dataset, first, dataset.extents, dataset.rotational_ghz)
     made = open_relaxed(dataset)
-    atoms = made.numbers, made.positions.astype(np.float64), made.ptr
-    return Geometries(
-        made, made.first, nuclear_extents(*atoms), rotational_constants_ragged(*atoms)
-    )
+    return Geometries.measured(made, made.first)
 
 
 def require_geometries(source: GeometrySource, dataset: Dataset) -> None:
@@ -112,18 +138,14 @@ class Candidates:
     """Minima of a force field, among which each molecule's own is to be told.
 
     Attributes:
-        ptr: (G + 1,), geometry g has the atoms ptr[g] to ptr[g + 1] - 1.
-        numbers: (A,), atomic numbers.
-        positions: (A, 3), angstrom.
+        atoms: The geometries, one after another.
         first: (M + 1,), molecule i has the candidates first[i] to first[i + 1] - 1.
         places: (C,), the geometry of each candidate, those of a molecule by rising energy.
         energies: (C,), kcal/mol.
         is_known: (C,), whether it is the one that QM9's own geometry relaxes to.
     """
 
-    ptr: Indices
-    numbers: npt.NDArray[np.uint8]
-    positions: npt.NDArray[np.float32]
+    atoms: Atoms
     first: Indices
     places: Indices
     energies: npt.NDArray[np.float32]
@@ -158,13 +180,19 @@ def candidates(
     order = np.lexsort((energies, owner))
     geometries = len(conformers.ptr) - 1
     return Candidates(
-        np.concatenate([conformers.ptr, conformers.ptr[-1] + relaxed.ptr[1:]]),
-        np.concatenate([conformers.numbers, relaxed.numbers]),
-        np.concatenate([conformers.positions, relaxed.positions]),
+        _joined(conformers, relaxed) if len(added) else conformers,
         np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(conformers)))]),
         np.concatenate([np.arange(geometries), geometries + own])[order],
         energies[order],
         np.concatenate([known, np.ones(len(added), dtype=bool)])[order],
+    )
+
+
+def _joined(some: Atoms, others: Atoms) -> AtomArrays:
+    return AtomArrays(
+        np.concatenate([some.ptr, some.ptr[-1] + others.ptr[1:]]),
+        np.concatenate([some.numbers, others.numbers]),
+        np.concatenate([some.positions, others.positions]),
     )
 
 

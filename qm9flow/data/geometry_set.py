@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -172,16 +173,15 @@ def open_set(kind: Kind, dataset: Dataset) -> GeometrySet:
         CacheError: It has not been made, or is damaged.
     """
     folder = kind.folder(dataset)
+    remedy = f"make it anew with `{kind.command} --force`"
     try:
-        arrays, manifest = columns.read(folder)
+        arrays, manifest = columns.read(folder, remedy)
         failures = tuple((int(i), text, why) for i, text, why in manifest["failures"])
         return GeometrySet(manifest["digest"], folder, failures, **arrays)
     except FileNotFoundError as error:
         raise CacheError(f"there is no {folder}: make it with `{kind.command}`") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise CacheError(
-            f"{folder} is damaged ({error}): make it anew with `{kind.command} --force`"
-        ) from error
+        raise CacheError(f"{folder} is damaged ({error}): {remedy}") from error
 
 
 def make_set(
@@ -285,9 +285,10 @@ def _read_shard(path: Path) -> Part | None:
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = dict(stored)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # not there, or not whole
+        return arrays, json.loads(arrays.pop("failures").tobytes())
+    # not there, or damaged, which gives any of these by where it is
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
-    return arrays, json.loads(arrays.pop("failures").tobytes())
 
 
 def _checked(

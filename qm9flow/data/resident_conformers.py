@@ -72,7 +72,8 @@ class ResidentConformers:
         lowest = np.repeat(candidates.first[molecules], counts)
         chosen = lowest + np.arange(starts[-1]) - np.repeat(starts[:-1], counts)
         above = candidates.energies[chosen] - candidates.energies[lowest]
-        geometries = ResidentMolecules.load(candidates, candidates.places[chosen], None, device)
+        places = candidates.places[chosen]
+        geometries = ResidentMolecules.load(candidates.atoms, places, None, device)
         return cls(
             geometries,
             torch.from_numpy(starts).to(device),

@@ -4,6 +4,8 @@ Source of the limits: R. Ramakrishnan et al., Sci. Data 1, 140022 (2014): up to 
 the largest of its molecules has 29 atoms, the smallest (water, HCN) three.
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -77,7 +79,8 @@ def domain_of(
 
     Args:
         reasons: What `doubts` says of the molecule.
-        distance: From the training molecules, as the network sees them; None if unknown.
+        distance: From the training molecules, as the network sees them; infinite where it cannot
+            tell, None if unknown.
         calibrated: What distances mean; None if unknown.
 
     Returns:
@@ -87,9 +90,12 @@ def domain_of(
         return Domain(reasons)
     score = calibrated.score(distance)
     if score < STRANGE:
+        far = "beyond all measure"
+        if math.isfinite(distance):
+            times = _ratio(distance / calibrated.usual)
+            far = f"{times} times as far away as for 99 in 100 of QM9's"
         reasons += (
-            "unlike the training molecules: to the network, the nearest of them lies "
-            f"{_ratio(distance / calibrated.usual)} times as far away as for 99 in 100 of QM9's",
+            f"unlike the training molecules: to the network, the nearest of them lies {far}",
         )
     return Domain(reasons, score)
 

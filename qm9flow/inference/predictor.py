@@ -21,7 +21,14 @@ from qm9flow.inference.session import Provider, Session, open_session
 from qm9flow.inference.table import Table
 from qm9flow.inference.weighed import Weighed, weighed
 from qm9flow.molecules.geometry import rotational_constants_ragged
-from qm9flow.molecules.molecule import Conformers, Molecule, Structure, validate
+from qm9flow.molecules.molecule import (
+    Conformers,
+    Molecule,
+    Structure,
+    validate,
+    validate_conformers,
+)
+from qm9flow.molecules.pool import MAX_ATOMS
 from qm9flow.properties import GEOMETRIC, LEARNED, TARGETS
 from qm9flow.targets import derive
 
@@ -32,9 +39,6 @@ ROUGH, CHOICE = "rough.onnx", "choice.onnx"
 LEAST_WEIGHT = 0.01
 """Conformers of less weight are left out: no value depends on them, and most cost more time than
 they are worth."""
-
-MAX_ATOMS = 256
-"""Atoms a molecule may have; cost and memory grow with the square."""
 
 MAX_PAIRS = {"cpu": 16_384, "cuda": 1_048_576}
 """Pairs of atoms, padding included, in one run of the graph (a larger molecule runs alone).
@@ -180,10 +184,10 @@ class Predictor:
         self, molecules: Sequence[Structure | MoleculeError]
     ) -> list[Structure | MoleculeError]:
         """Each as it is, or why it is refused."""
-        found = list(molecules)
+        found = [_together(molecule) for molecule in molecules]
         owners = [
             (i, geometry)
-            for i, molecule in enumerate(molecules)
+            for i, molecule in enumerate(found)
             if not isinstance(molecule, MoleculeError)
             for geometry in _geometries(molecule)
         ]
@@ -306,10 +310,13 @@ class Predictor:
                 values[group] = session.run(numbers, positions)
                 continue
             found = session.run_judged(numbers, positions)
-            values[group], spreads[group], distances[group] = found[:3]
+            values[group], spreads[group] = found[:2]
+            distances[group] = np.where(np.isnan(found[2]), np.inf, found[2])
             if found[3] is not None:
                 for row, i in enumerate(group):
-                    shapes[i] = found[3][row, : len(molecules[i])]
+                    refined = found[3][row, : len(molecules[i])]
+                    if np.isfinite(refined).all():  # else too strange to be refined
+                        shapes[i] = refined
         return values, spreads, distances, shapes
 
 
@@ -348,6 +355,16 @@ def _wanted(names: Sequence[str] | None) -> tuple[str, ...]:
     if not names:
         raise ConfigError(f"no target is named; the targets are {', '.join(TARGETS)}")
     return tuple(dict.fromkeys(properties.get(name).name for name in names))
+
+
+def _together(molecule: Structure | MoleculeError) -> Structure | MoleculeError:
+    """The same, or why its conformers are refused as a whole."""
+    if isinstance(molecule, Conformers):
+        try:
+            validate_conformers(molecule)
+        except MoleculeError as error:
+            return error
+    return molecule
 
 
 def _geometries(molecule: Structure) -> Sequence[Molecule]:

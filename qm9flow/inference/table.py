@@ -15,7 +15,7 @@ from qm9flow.properties import GEOMETRIC
 Floats = npt.NDArray[np.float64]
 
 POSITIVE = frozenset({"mu", "alpha", "gap", "r2", "zpve", "cv", *GEOMETRIC})
-"""Targets that cannot be negative: nor can the lower end of their intervals."""
+"""Targets that cannot be negative: nor can the ends of their intervals."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +59,12 @@ class Table:
         for k, name in enumerate(names):
             if name in GEOMETRIC:
                 none[:, k] |= columns[:, k] == 0.0
-        halves = _half_widths(judged, names, calibrated) * widened[:, None]
+        with np.errstate(invalid="ignore"):  # nothing, infinitely widened, is no interval
+            halves = _half_widths(judged, names, calibrated) * widened[:, None]
         lower, upper = columns - halves, columns + halves
         positive = [k for k, name in enumerate(names) if name in POSITIVE]
-        lower[:, positive] = np.maximum(lower[:, positive], 0.0)
+        for ends in (lower, upper):
+            ends[:, positive] = np.maximum(ends[:, positive], 0.0)
         values: list[list[float | None]] = columns.tolist()
         intervals: list[list[Interval | None]] = [
             list(zip(low, high, strict=True))

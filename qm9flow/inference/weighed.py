@@ -35,7 +35,7 @@ def weighed(molecules: Sequence[Structure], logits: Floats | None, least_weight:
     Args:
         molecules: At least one.
         logits: (G,), of the conformers of those that have some; None weighs them by Boltzmann's
-            factors.
+            factors, and so are those weighed that have one which is not finite.
         least_weight: Conformers of less are left out.
 
     Returns:
@@ -62,6 +62,8 @@ def weighed(molecules: Sequence[Structure], logits: Floats | None, least_weight:
 
 
 def _own(molecule: Conformers, logits: Floats | None, first: int) -> Floats:
-    if logits is None:
-        return molecule.weights()
-    return softmax(logits[first : first + len(molecule.energies)])
+    if logits is not None:
+        mine = logits[first : first + len(molecule.energies)]
+        if np.isfinite(mine).all():
+            return softmax(mine)
+    return molecule.weights()

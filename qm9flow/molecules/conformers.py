@@ -85,7 +85,7 @@ def _read_smiles(text: str, max_atoms: int) -> Chem.Mol:
             f"the SMILES holds {fragments} separate molecules ('.'): give each one by itself"
         )
     graph = Chem.AddHs(Chem.MolFromSmiles(Chem.MolToSmiles(graph)) or graph)
-    _refuse_size(graph, max_atoms)
+    refuse_size(graph, max_atoms)
     _refuse_odd_electrons(graph)
     return graph
 
@@ -250,7 +250,7 @@ def _label(atom: Chem.Atom) -> str:
 def _refuse_atoms(graph: Chem.Mol, max_atoms: int) -> None:
     if graph.GetNumAtoms() == 0:
         raise EmptyMoleculeError("the molecule has no atoms: give at least one")
-    _refuse_size(graph, max_atoms)
+    refuse_size(graph, max_atoms)
     for atom in graph.GetAtoms():
         number, isotope = atom.GetAtomicNum(), atom.GetIsotope()
         if number not in _ISOTOPES:
@@ -289,7 +289,16 @@ def _refuse_odd_electrons(graph: Chem.Mol) -> None:
         )
 
 
-def _refuse_size(graph: Chem.Mol, max_atoms: int) -> None:
+def refuse_size(graph: Chem.Mol, max_atoms: int) -> None:
+    """Refuse what is too large before RDKit works on it.
+
+    Args:
+        graph: Any.
+        max_atoms: Most atoms allowed, hydrogens that are not written out not counted.
+
+    Raises:
+        TooLargeError: It has more.
+    """
     if graph.GetNumAtoms() > max_atoms:
         raise TooLargeError(
             f"the molecule has {graph.GetNumAtoms()} atoms or more; the limit is {max_atoms}"

@@ -11,8 +11,8 @@ from rdkit import Chem
 from rdkit.Chem import rdDepictor, rdDetermineBonds
 from rdkit.Chem.Draw import rdMolDraw2D
 
-from qm9flow.errors import DrawingError, EmptyMoleculeError, TooLargeError, UnreadableError
-from qm9flow.molecules.conformers import parse_mol_block, parse_smiles
+from qm9flow.errors import DrawingError, EmptyMoleculeError, UnreadableError
+from qm9flow.molecules.conformers import parse_mol_block, parse_smiles, refuse_size
 
 PIXELS_AN_ANGSTROM = 32
 """Of the drawing, which is as large as the molecule: a bond takes 48 of them."""
@@ -71,7 +71,7 @@ def draw_xyz(text: str, max_atoms: int) -> str:
     graph = Chem.MolFromXYZBlock(text)
     if graph is None:
         raise UnreadableError("not an XYZ text")
-    _refuse_size(graph, max_atoms)
+    refuse_size(graph, max_atoms)
     for atom in graph.GetAtoms():
         atom.SetNoImplicit(True)  # every hydrogen is there: a bare carbon atom is no methane
     try:
@@ -84,17 +84,10 @@ def draw_xyz(text: str, max_atoms: int) -> str:
     return _draw(graph, max_atoms)
 
 
-def _refuse_size(graph: Chem.Mol, max_atoms: int) -> None:
-    if graph.GetNumAtoms() > max_atoms:
-        raise TooLargeError(
-            f"the molecule has {graph.GetNumAtoms()} atoms or more; the limit is {max_atoms}"
-        )
-
-
 def _draw(graph: Chem.Mol, max_atoms: int) -> str:
     if graph.GetNumAtoms() == 0:
         raise EmptyMoleculeError("the molecule has no atoms: give at least one")
-    _refuse_size(graph, max_atoms)
+    refuse_size(graph, max_atoms)
     graph = Chem.RemoveHs(graph)
     rdDepictor.Compute2DCoords(graph, useRingTemplates=True)
     canvas: Any = rdMolDraw2D.MolDraw2DSVG(-1, -1)

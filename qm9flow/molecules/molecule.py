@@ -137,6 +137,28 @@ def validate(molecule: Molecule, max_atoms: int) -> None:
     _refuse_coincident(numbers, positions)
 
 
+def validate_conformers(conformers: Conformers) -> None:
+    """Refuse conformers that do not belong together; `validate` looks at each geometry.
+
+    Args:
+        conformers: What to look at.
+
+    Raises:
+        EmptyMoleculeError: There is no geometry.
+        UnreadableError: There is not one energy for each.
+        NonFiniteError: An energy is not finite.
+    """
+    count, energies = len(conformers.positions), np.asarray(conformers.energies)
+    if count == 0:
+        raise EmptyMoleculeError("the molecule has no geometry: give at least one conformer")
+    if energies.shape != (count,):
+        raise UnreadableError(
+            f"{count} conformers need energies of shape ({count},), got {energies.shape}"
+        )
+    if not np.isfinite(energies).all():
+        raise NonFiniteError(f"the energies of the conformers are {energies.tolist()}")
+
+
 def _label(numbers: npt.NDArray[np.int64], atom: int) -> str:
     return f"atom {atom + 1} ({SYMBOL_OF[int(numbers[atom])]})"
 

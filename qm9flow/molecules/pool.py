@@ -27,14 +27,21 @@ import numpy as np
 import qm9flow
 from qm9flow import errors
 from qm9flow.cores import usable_cores
-from qm9flow.errors import ConformerError, DrawingError, MoleculeError, MoleculeTimeoutError
+from qm9flow.errors import (
+    ConformerError,
+    DrawingError,
+    InferenceError,
+    MoleculeError,
+    MoleculeTimeoutError,
+)
 from qm9flow.molecules.molecule import Conformers, Geometry, Molecule, Structure
 
 TIMEOUT_S = 10.0
 """Seconds for one molecule; a SMILES of QM9 takes 0.08 on average."""
 
 MAX_ATOMS = 256
-"""Most atoms of a molecule, hydrogens included; QM9's largest has 29."""
+"""Most atoms of a molecule, hydrogens included; QM9's largest has 29. Cost and memory of networks
+grow with the square."""
 
 CONFORMERS = 60
 """Starts of a SMILES, at most, and so geometries: 17 and 4.6 on average for QM9's molecules
@@ -183,16 +190,22 @@ class _Worker:
 
 def _spawn() -> "subprocess.Popen[str]":
     home = str(Path(qm9flow.__file__).resolve().parent.parent)
-    return subprocess.Popen(
-        [sys.executable, "-P", "-c", _BOOT, home],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        encoding="ascii",
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        start_new_session=True,  # Ctrl-C is the caller's business
-    )
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-c", _BOOT, home],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="ascii",
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            start_new_session=True,  # Ctrl-C is the caller's business
+        )
+    except OSError as error:  # no molecule's fault
+        raise InferenceError(
+            f"no process can be started that makes geometries ({error.strerror}): this machine is "
+            "at its limit of processes, files or memory; ask for fewer workers"
+        ) from error
 
 
 def _dispose(process: "subprocess.Popen[str]") -> None:
@@ -251,6 +264,9 @@ class MoleculePool:
 
         Returns:
             One entry for each job, in order.
+
+        Raises:
+            InferenceError: No process can be started.
         """
         tasks = [(_payload(job), partial(_structure, job)) for job in jobs]
         return self._work(tasks, budget_s, progress)
@@ -266,6 +282,9 @@ class MoleculePool:
 
         Returns:
             An SVG document for each job, in order.
+
+        Raises:
+            InferenceError: No process can be started.
         """
         tasks = [
             ({"kind": "drawing", "form": job.form, "text": job.text}, _drawing) for job in jobs

@@ -1,8 +1,8 @@
 """A process that makes molecules and drawings of texts: JSON lines in, JSON lines out.
 
-Started by `qm9flow.molecules.pool` as `python -m qm9flow.molecules.worker`. It ends when its input
-ends, and ends itself when a job exceeds its limit by far: then whoever should have killed it is
-gone. An error that nobody foresaw ends it too, and the pool reports the molecule.
+Started by `qm9flow.molecules.pool`. It ends when its input ends, and ends itself when a job exceeds
+its limit by far: then whoever should have killed it is gone. An error that nobody foresaw ends it
+too, and the pool reports the molecule.
 """
 
 import faulthandler
@@ -100,7 +100,3 @@ _MAKE = {"smiles": _conformers, "relaxed": _relaxed, "sdf": _molecule, "drawing"
 def _send(answers: TextIO, answer: dict[str, Any]) -> None:
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -69,17 +69,19 @@ def split_xyz(text: str) -> list[str]:
     Returns:
         One text a molecule; the whole text where no further molecule can be told apart.
     """
-    lines = re.split(r"\r\n|\r|\n", text)
+    _, lines = _skip_blank(re.split(r"\r\n|\r|\n", text))
     parts: list[str] = []
-    _, rest = _skip_blank(lines)
-    while rest:
-        count = _count(rest[0])
-        size = len(rest) if count is None else count + 2
-        following = _skip_blank(rest[size:])[1]
-        if following and _count(following[0]) is None:
-            size, following = len(rest), []
-        parts.append("\n".join(rest[:size]))
-        rest = following
+    start = 0
+    while start < len(lines):
+        count = _count(lines[start])
+        end = len(lines) if count is None else start + count + 2
+        following = end
+        while following < len(lines) and not lines[following].strip():
+            following += 1
+        if following < len(lines) and _count(lines[following]) is None:
+            end = following = len(lines)
+        parts.append("\n".join(lines[start:end]))
+        start = following
     return parts or [text]
 
 

@@ -25,6 +25,10 @@ NEAREST_ANGSTROM = 0.9
 """Atoms never come nearer to each other: in QM9's geometries it is 0.959 at least, in MMFF94's
 0.967. What was refined to less is far from all that the weights were trained on."""
 
+FARTHEST_ANGSTROM = 10.0
+"""No atom is moved farther: of 6,000 molecules of QM9 it is 2.6 at most, where MMFF94 has turned a
+torsion. Atoms that are given far too close to each other fly apart, or nowhere that is a number."""
+
 _SMALL = 1e-3
 """Initial size of what moves atoms: nearly nothing, but gradients reach all layers."""
 
@@ -64,7 +68,7 @@ class Refiner(DensityTrunk):
         return torch.stack(found)
 
     def refined(self, numbers: Tensor, positions: Tensor) -> Tensor:
-        """Refine, but leave alone the molecules whose atoms would collide.
+        """Refine, but leave alone the molecules whose atoms would collide, or fly away.
 
         Args:
             numbers: (B, N) int64, atomic numbers, 0 where there is no atom.
@@ -74,5 +78,9 @@ class Refiner(DensityTrunk):
             (B, N, 3), angstrom.
         """
         found: Tensor = self(numbers, positions)[-1]
-        nearest = pair_distances(found, pair_mask(numbers > 0)).amin(dim=(1, 2))
-        return torch.where((nearest > NEAREST_ANGSTROM)[:, None, None], found, positions)
+        # Each compared by itself: ONNX Runtime's minimum of NaN and 1 may be 1.
+        apart = pair_distances(found, pair_mask(numbers > 0)) > NEAREST_ANGSTROM
+        squared = (found - positions).square().sum(dim=2)
+        near = (squared < FARTHEST_ANGSTROM**2) | (numbers == 0)
+        is_sound = apart.flatten(1).all(dim=1) & near.all(dim=1)
+        return torch.where(is_sound[:, None, None], found, positions)

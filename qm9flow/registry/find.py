@@ -77,16 +77,22 @@ class FoundModel:
         return {name: config[name] for name in FACTS if name in config}
 
 
-def is_alias(reference: str) -> bool:
-    """Whether a model's name may mean another model tomorrow.
+def alias_of(reference: str) -> str | None:
+    """The alias in a model's name, which may mean another model tomorrow.
 
     Args:
         reference: As for `find_model`.
 
     Returns:
-        False for a folder, a version's number, and `pretrained`.
+        None for a folder, a version's number, and `pretrained`.
+
+    Raises:
+        RegistryError: It is an address of MLflow's, but none of qm9flow's model.
     """
-    return not (_is_folder(reference) or reference.isdecimal() or reference == pretrained.NAME)
+    is_uri = reference.startswith("models:")
+    name = _in_registry(reference) if is_uri else reference
+    is_folder = not is_uri and _is_folder(name)
+    return None if is_folder or name.isdecimal() or name == pretrained.NAME else name
 
 
 def find_model(reference: str, tracking_uri: str | None = None) -> FoundModel:

@@ -1,33 +1,15 @@
 """Geometries as a refiner makes them of others."""
 
-from dataclasses import dataclass, replace
-
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from qm9flow.data.geometries import Geometries
+from qm9flow.data.geometries import AtomArrays, Geometries
 from qm9flow.data.resident import Atoms, ResidentMolecules
-from qm9flow.molecules.geometry import nuclear_extents, rotational_constants_ragged
 from qm9flow.nn.refiner import Refiner
 from qm9flow.training.predict import BATCH_ATOMS
 
 Indices = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class MovedAtoms:
-    """Geometries with other positions.
-
-    Attributes:
-        ptr: (G + 1,), geometry g has the atoms ptr[g] to ptr[g + 1] - 1.
-        numbers: (A,), atomic numbers.
-        positions: (A, 3), angstrom.
-    """
-
-    ptr: Indices
-    numbers: npt.NDArray[np.uint8]
-    positions: npt.NDArray[np.float32]
 
 
 def refined(
@@ -50,14 +32,8 @@ def refined(
     places = geometries.of(molecules)
     positions = np.array(geometries.atoms.positions, dtype=np.float32)
     positions[atoms_of(geometries.atoms, places)] = moved(geometries.atoms, places, refiner, device)
-    atoms = MovedAtoms(geometries.atoms.ptr, geometries.atoms.numbers, positions)
-    ragged = atoms.numbers, positions.astype(np.float64), atoms.ptr
-    return replace(
-        geometries,
-        atoms=atoms,
-        extents=nuclear_extents(*ragged),
-        rotational_ghz=rotational_constants_ragged(*ragged),
-    )
+    atoms = AtomArrays(geometries.atoms.ptr, geometries.atoms.numbers, positions)
+    return Geometries.measured(atoms, geometries.first)
 
 
 def atoms_of(atoms: Atoms, places: Indices) -> Indices:

@@ -68,8 +68,9 @@ function xyzFrames(text) {
     }
     const count = COUNT.test(all[at]) ? Number(all[at]) : null;
     let end = count === null ? all.length : at + count + 2;
-    const next = all.slice(end).find((line) => line.trim());
-    if (next !== undefined && !COUNT.test(next)) end = all.length; // QM9's own files have more behind
+    let next = end;
+    while (next < all.length && !all[next].trim()) next += 1;
+    if (next < all.length && !COUNT.test(all[next])) end = all.length; // QM9's own files have more behind
     const comment = count === null ? "" : (all[at + 1] ?? "").trim();
     const isName = comment && !comment.includes("=") && !ATOM.test(comment);
     const xyz = all.slice(at, end).join("\n");

@@ -118,7 +118,6 @@ async function work(rows) {
 function finish() {
   page.running = null;
   byId("stop").hidden = true;
-  byId("key-form").hidden = true;
   byId("progress").hidden = true;
   if (page.rows.length > 1 && page.facts) showTitle();
 }

@@ -128,7 +128,9 @@ def test_files_of_all_kinds(registry: Path, dataset: Dataset) -> None:
         lines = [f"{SYMBOL_OF[int(z)]} {x!r} {y!r} {zz!r}" for z, (x, y, zz) in rows]
         frames.append("\n".join([str(len(molecule)), f"QM9 {index}", *lines]) + "\n")
     (registry / "two.xyz").write_text("".join(frames))
-    (registry / "list.smi").write_text("# alcohols\nCO methanol\n\nCCO\tethanol\nC1CC\n")
+    (registry / "list.smi").write_text(
+        "# alcohols\nSMILES Name\nCO methanol\n\nCCO\tethanol\nC1CC\n"
+    )
     ethanol = from_smiles("CCO").lowest
     mol = Chem.AddHs(Chem.MolFromSmiles("CCO"))
     conformer = Chem.Conformer(mol.GetNumAtoms())

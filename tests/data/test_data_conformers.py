@@ -92,7 +92,10 @@ def test_a_damaged_folder_is_named(few: Dataset) -> None:
         open_conformers(few, 1)
     made = make_conformers(few, 1, workers=1)
     (made.folder / "energies.npy").unlink()
-    with pytest.raises(CacheError, match="damaged"):
+    with pytest.raises(CacheError, match=r"damaged.*`qm9flow data conformers --force`"):
+        open_conformers(few, 1)
+    (made.folder / "manifest.json").write_text("{}")
+    with pytest.raises(CacheError, match=r"damaged.*`qm9flow data conformers --force`"):
         open_conformers(few, 1)
 
 

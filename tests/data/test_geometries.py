@@ -48,6 +48,7 @@ def test_the_conformer_that_dft_has_is_found_for_most(few: Dataset) -> None:
 def test_candidates_are_completed_by_the_conformer_that_was_missed(few: Dataset) -> None:
     conformers, relaxed = open_conformers(few), open_relaxed(few)
     as_found = candidates(conformers, relaxed)
+    assert as_found.atoms is conformers  # nothing is copied where nothing is added
     np.testing.assert_array_equal(as_found.first, conformers.first)
     np.testing.assert_array_equal(as_found.is_known, is_the_one(conformers, relaxed))
     whole = candidates(conformers, relaxed, are_completed=True)
@@ -60,9 +61,9 @@ def test_candidates_are_completed_by_the_conformer_that_was_missed(few: Dataset)
         if mine.stop - mine.start > conformers.count(i):
             added += 1
             (place,) = whole.places[mine][whole.is_known[mine]]
-            atoms = slice(whole.ptr[place], whole.ptr[place + 1])
+            atoms = slice(whole.atoms.ptr[place], whole.atoms.ptr[place + 1])
             np.testing.assert_array_equal(
-                whole.positions[atoms], relaxed.molecule(i).positions.astype(np.float32)
+                whole.atoms.positions[atoms], relaxed.molecule(i).positions.astype(np.float32)
             )
             assert i in missed
     assert added > 0

@@ -13,6 +13,7 @@ from qm9flow.evaluation.intervals import calibrate
 from qm9flow.inference.calibration import SHARES, Calibration, SourceCalibration, conformal_factor
 from qm9flow.inference.domain import far_factor
 from qm9flow.inference.judged import Judged, over_conformers
+from qm9flow.inference.table import Table
 from qm9flow.properties import TARGETS
 
 
@@ -101,3 +102,10 @@ def test_a_damaged_file_is_refused_by_name(change: dict[str, object]) -> None:
     plain = json.loads(Calibration(0.9, {"dft": item}).to_json())
     with pytest.raises(InferenceError, match=r"calibration\.json"):
         Calibration.from_json(json.dumps(plain | change), "calibration.json")
+
+
+def test_intervals_of_what_cannot_be_negative_do_not_go_below_zero() -> None:
+    said = Judged({"gap": np.array([0.5, -3.0])}, np.zeros((2, 1)), {"gap": np.ones(2)}, None)
+    calibrated = SourceCalibration(10, {"gap": 1.0}, tuple(np.linspace(0, 1, len(SHARES)).tolist()))
+    table = Table.of(said, ["gap"], calibrated, np.ones(2))
+    assert table.intervals == [[(0.0, 1.5)], [(0.0, 0.0)]]

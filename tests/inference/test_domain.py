@@ -10,6 +10,7 @@ from qm9flow.inference.domain import (
     domain_of,
     doubts,
     geometry_doubt,
+    widening,
 )
 from qm9flow.molecules.molecule import Molecule
 
@@ -75,3 +76,11 @@ def test_two_molecules_are_not_one() -> None:
     water = np.array([[0, 0, 0.1173], [0, 0.7572, -0.4692], [0, -0.7572, -0.4692]])
     numbers, apart = np.array([8, 1, 1, 8, 1, 1]), np.concatenate([water, water + 30])
     assert ["2 parts" in text for text in doubts(Molecule(numbers, apart), 5.0)] == [True]
+
+
+def test_what_the_network_cannot_place_is_outside() -> None:
+    calibrated = SourceCalibration(100, {}, tuple(np.linspace(0, 1, len(SHARES)).tolist()))
+    domain = domain_of((), np.inf, calibrated)
+    assert (domain.is_inside, domain.score) == (False, 0.0)
+    assert domain.reasons[0].endswith("the nearest of them lies beyond all measure")
+    assert widening(chain([6, 6]), domain, np.inf, calibrated) == np.inf

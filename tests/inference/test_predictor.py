@@ -1,5 +1,8 @@
 """The Predictor on a real, small network."""
 
+import dataclasses
+import itertools
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -19,19 +22,18 @@ from qm9flow.errors import (
     CoincidentAtomsError,
     ConfigError,
     InferenceError,
+    MoleculeError,
     NonFiniteError,
     TooLargeError,
     UnsupportedElementError,
 )
-from qm9flow.inference.prediction import Prediction
-from qm9flow.inference.predictor import (
-    MAX_ATOMS,
-    Predictor,
-    groups_of_similar_size,
-)
+from qm9flow.inference.prediction import Prediction, entry
+from qm9flow.inference.predictor import Predictor, groups_of_similar_size
 from qm9flow.molecules.molecule import RT_KCAL, Conformers, Molecule
+from qm9flow.molecules.pool import MAX_ATOMS
 from qm9flow.nn.catalog import build
 from qm9flow.properties import BY_NAME, LEARNED, TARGETS
+from qm9flow.registry import pretrained
 from qm9flow.release.bundle import Released, load_model, write_bundle
 from qm9flow.release.record import record_of
 from qm9flow.units import RT_EV
@@ -164,6 +166,21 @@ def test_bad_molecules_are_refused(predictor: Predictor) -> None:
         predictor.predict([Molecule(np.array([6, 6]), np.zeros((2, 3)))])
     with pytest.raises(TooLargeError, match=str(MAX_ATOMS)):
         predictor.predict([line(MAX_ATOMS + 1)])
+
+
+@pytest.mark.parametrize(
+    ("shapes", "energies", "code"),
+    [(0, [], "empty"), (2, [0.0], "unreadable"), (2, [0.0, np.nan], "non_finite")],
+)
+def test_conformers_that_do_not_belong_together_are_refused(
+    predictor: Predictor, shapes: int, energies: list[float], code: str
+) -> None:
+    positions = np.stack([line(3).positions] * 2)[:shapes]
+    bad = Conformers(line(3).numbers, positions, np.array(energies), "by hand")
+    refused, kept = predictor.predict_each([bad, HYDROGEN])
+    assert isinstance(refused, MoleculeError)
+    assert refused.code == code
+    assert isinstance(kept, Prediction)
 
 
 def test_a_bad_molecule_does_not_touch_the_others(predictor: Predictor, dataset: Dataset) -> None:
@@ -333,3 +350,18 @@ def test_strange_molecules_have_wider_intervals_and_a_reason(dataset: Dataset) -
     ends = strange.intervals["homo"]
     assert ends is not None
     assert ends[1] - ends[0] > 2 * 1.49 * half
+
+
+def test_what_no_network_can_refine_has_an_answer_all_the_same(dataset: Dataset) -> None:
+    predictor = Predictor(pretrained.bundle(), provider="cpu", threads=1)
+    usual = dataclasses.replace(dataset.molecule(700), geometry="approximate")
+    corners = np.array(list(itertools.product(range(3), repeat=3)), dtype=float)
+    crowds = [Molecule(np.full(27, z), 0.3 * corners, "approximate") for z in (6, 8)]
+    first, *others = predictor.predict([usual, *crowds])
+    alone = predictor.predict([usual])[0]
+    assert first.values == pytest.approx(alone.values, rel=1e-4)
+    for prediction in others:
+        json.dumps(entry(prediction), allow_nan=False)
+        assert prediction.domain.is_inside is False
+        assert prediction.domain.score == 0.0
+        assert prediction.values["b"] is not None

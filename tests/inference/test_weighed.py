@@ -37,3 +37,10 @@ def test_the_likeliest_of_many_counts_however_little_it_weighs() -> None:
     found = weighed([several([0.0] * 200)], np.zeros(200), 0.01)
     assert len(found.geometries) == 200
     assert found.weights.sum() == pytest.approx(1)
+
+
+def test_by_boltzmanns_factors_where_the_network_cannot_tell() -> None:
+    molecules = [several([0.0, 1.0]), several([0.0, 1.0])]
+    found = weighed(molecules, np.array([0.0, np.nan, 0.0, 0.0]), 0.01)
+    np.testing.assert_allclose(found.weights[:2], molecules[0].weights())
+    np.testing.assert_allclose(found.weights[2:], 0.5)

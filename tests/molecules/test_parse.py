@@ -1,6 +1,8 @@
 """Parsers give a valid molecule or a `MoleculeError` that says where and why."""
 
 import json
+import subprocess
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from qm9flow import errors
 from qm9flow.data.store import Dataset
 from qm9flow.elements import SYMBOL_OF
-from qm9flow.errors import MoleculeError
+from qm9flow.errors import InferenceError, MoleculeError
 from qm9flow.molecules.arrays import from_arrays
 from qm9flow.molecules.molecule import Conformers, Molecule, Structure
 from qm9flow.molecules.pool import MoleculePool
@@ -137,12 +139,28 @@ def test_xyz_errors_say_where_and_why(
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
+def test_a_machine_at_its_limit_is_no_fault_of_a_molecule(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    with MoleculePool(1) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(subprocess, "Popen", refuse)
+            with pytest.raises(InferenceError, match="Resource temporarily unavailable"):
+                from_records([{"smiles": "C"}], pool)
+        (found,) = from_records([{"smiles": "C"}], pool)
+    assert isinstance(found, Conformers)
+
+
 def test_a_file_of_several_molecules_is_split() -> None:
     assert [from_xyz(part).name for part in split_xyz(WATER + "\n" + WATER)] == [
         "water",
         "water",
     ]
     assert split_xyz("junk\n1\n") == ["junk\n1"]
+    started = time.monotonic()
+    assert len(split_xyz(WATER * 40_000)) == 40_000
+    assert time.monotonic() - started < 10  # in proportion to the length, not to its square
     assert split_xyz("") == [""]
     blocks = split_sdf(ETHANOL_BLOCK + "> <x>\n1\n\n$$$$\r\n" + ETHANOL_BLOCK)
     assert len(blocks) == 2

@@ -91,6 +91,19 @@ def test_molecules_whose_atoms_would_collide_stay_as_they_are(dataset: Dataset) 
     torch.testing.assert_close(kept[~collide], raw[~collide], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("far", [1e3, 1e20, np.nan])
+def test_molecules_whose_atoms_would_fly_away_stay_as_they_are(
+    dataset: Dataset, far: float
+) -> None:
+    torch.manual_seed(2)
+    numbers, positions = atoms(dataset, 100)
+    wild = Refiner(SHAPE).double().eval()
+    torch.nn.init.constant_(wild.move.weight, far)
+    with torch.no_grad():
+        kept = wild.refined(numbers, positions)
+    torch.testing.assert_close(kept, positions, rtol=0, atol=0)
+
+
 def test_it_starts_by_moving_nearly_nothing_but_learns_everywhere(dataset: Dataset) -> None:
     torch.manual_seed(1)
     fresh = Refiner(SHAPE)

@@ -118,6 +118,18 @@ def test_what_breaks_costs_its_batch_alone_and_the_lane_lives_on(
     assert doubler.batcher.run([3], Call(30)) == [6]
 
 
+def test_a_metric_that_cannot_be_written_does_not_end_the_lane() -> None:
+    def full(batch: Batch) -> None:
+        raise OSError("no space left on the device")
+
+    batcher: Batcher[int, int] = Batcher("test", lambda items: items, observe=full)
+    try:
+        assert batcher.run([1], Call(30)) == [1]
+        assert batcher.run([2], Call(5)) == [2]
+    finally:
+        batcher.close()
+
+
 def test_what_nobody_waits_for_is_not_computed(doubler: Doubler, pool: ThreadPoolExecutor) -> None:
     busy(doubler, pool)
     gone, late = Call(30), Call(0.2)

@@ -657,6 +657,11 @@ def test_a_key_is_asked_for_and_kept_in_the_tab(
     try:
         browser.open()
         browser.until("!document.getElementById('key-form').hidden")
+        browser.id("text").send_keys("CCO")
+        browser.id("predict").click()
+        browser.id("stop").click()
+        browser.until("document.getElementById('stop').hidden")
+        assert browser.id("key-form").is_displayed()  # who stopped may go on, with a key
         for key in ("wrong", KEY):
             browser.id("key").send_keys(key, Keys.ENTER)
             browser.until("document.getElementById('key').value === ''")

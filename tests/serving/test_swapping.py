@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import hand_made
+import numpy as np
+import onnx
 import pytest
 import registering
 import served
@@ -18,11 +20,13 @@ from qm9flow.config import ServeConfig
 from qm9flow.data.store import Dataset
 from qm9flow.errors import InferenceError, RegistryError
 from qm9flow.inference.predictor import Predictor
+from qm9flow.molecules.pool import MoleculePool
 from qm9flow.properties import LEARNED
 from qm9flow.registry.aliases import promote, rollback
-from qm9flow.registry.find import FoundModel, is_alias
+from qm9flow.registry.find import FoundModel, alias_of
 from qm9flow.registry.versions import MODEL_NAME
 from serving.batching import Call
+from serving.engine import Engine
 from serving.model import Live, Model, prove
 from serving.probes import PROBES
 from serving.runtime import Runtime
@@ -197,11 +201,32 @@ def test_a_store_that_comes_later_is_waited_for(
         runtime.close()
 
 
-@pytest.mark.parametrize("reference", ["1", "pretrained", "some/folder", "."])
+@pytest.mark.parametrize("reference", ["1", "pretrained", "some/folder", ".", "models:/qm9flow/1"])
 def test_what_is_no_alias_is_not_followed(reference: str) -> None:
-    assert not is_alias(reference)
-    assert is_alias("champion")
-    assert is_alias("challenger")
+    assert alias_of(reference) is None
+
+
+@pytest.mark.parametrize("alias", ["champion", "challenger"])
+def test_an_alias_is_one_as_mlflow_writes_it_too(alias: str) -> None:
+    assert alias_of(alias) == alias_of(f"models:/qm9flow@{alias}") == alias
+
+
+def test_an_address_of_mlflows_is_followed(registry: registering.Registry) -> None:
+    settings = ServeConfig(
+        model="models:/qm9flow@champion",
+        conformer_workers=1,
+        device="cpu",
+        poll_seconds=0.1,
+        tracking_uri=f"sqlite:///{registry.folder}/mlflow.db",
+    )
+    runtime = Runtime(settings)
+    try:
+        runtime.wait(60)
+        assert answer(runtime)[0] == 1
+        point(registry, 2)
+        until(lambda: answer(runtime)[0] == 2)
+    finally:
+        runtime.close()
 
 
 def test_requests_under_way_end_with_the_model_they_began_with(
@@ -257,6 +282,34 @@ def test_a_model_that_mixes_molecules_is_not_proven(
     monkeypatch.setattr(Predictor, "_run", broken)
     with pytest.raises(InferenceError, match="no finite"):
         prove(predictor)
+
+
+def test_networks_for_other_geometries_are_proven_too(tmp_path: Path) -> None:
+    whole = Path(__file__).parent.parent / "release" / "format_8"
+    shutil.copytree(whole, tmp_path / "bundle")
+    prove(Predictor(tmp_path / "bundle", provider="cpu", threads=1))
+    path = tmp_path / "bundle" / "rough.onnx"
+    graph = onnx.load(path)
+    (offset,) = (item for item in graph.graph.initializer if item.name.endswith("offset"))
+    lost = np.full_like(onnx.numpy_helper.to_array(offset), np.nan)
+    offset.CopyFrom(onnx.numpy_helper.from_array(lost, offset.name))
+    onnx.save(graph, path)
+    with pytest.raises(InferenceError, match="no finite mu for water from smiles"):
+        prove(Predictor(tmp_path / "bundle", provider="cpu", threads=1))
+
+
+def test_an_engine_that_cannot_begin_leaves_nothing_behind(
+    champion: FoundModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(jobs: Any) -> Any:
+        raise OSError("no process can be started")
+
+    monkeypatch.setattr(MoleculePool, "build", lambda self, jobs: refuse(jobs))
+    before = set(threading.enumerate())
+    with pytest.raises(OSError, match="no process"):
+        Engine(champion, ServeConfig(device="cpu", conformer_workers=1))
+    begun = set(threading.enumerate()) - before
+    assert not [item for item in begun if item.name.startswith(("network-", "geometries-"))]
 
 
 class Scripted:
