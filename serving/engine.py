@@ -151,7 +151,7 @@ class Engine:
         metrics.observe_seconds("prediction", time.monotonic() - started)
         entries = [_entry(result, request.targets) for result in results]
         if "positions" in request.include:
-            add_positions(entries, molecules)
+            add_positions(entries, results)
         return entries
 
     def draw(self, records: Sequence[object], call: Call) -> list[str | MoleculeError]:

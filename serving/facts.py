@@ -4,24 +4,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from qm9flow.errors import MoleculeError
-from qm9flow.molecules.molecule import Conformers, Structure
+from qm9flow.inference.prediction import Prediction
 from qm9flow.properties import PROPERTIES
 
 
 def add_positions(
-    entries: Sequence[dict[str, Any]], molecules: Sequence[Structure | MoleculeError]
+    entries: Sequence[dict[str, Any]], results: Sequence[Prediction | MoleculeError]
 ) -> None:
     """Add atoms and positions to the geometry of each entry that has values.
 
     Args:
         entries: Results, which are changed.
-        molecules: What they are of, in the same order; of conformers the lowest is taken.
+        results: What they say, in the same order; of conformers the likeliest is taken.
     """
-    for item, molecule in zip(entries, molecules, strict=True):
-        if item["ok"] and not isinstance(molecule, MoleculeError):
-            shown = molecule.lowest if isinstance(molecule, Conformers) else molecule
-            item["geometry"]["numbers"] = shown.numbers.tolist()
-            item["geometry"]["positions"] = shown.positions.tolist()
+    for item, result in zip(entries, results, strict=True):
+        if isinstance(result, Prediction) and result.likeliest is not None:
+            item["geometry"]["numbers"] = result.likeliest.numbers.tolist()
+            item["geometry"]["positions"] = result.likeliest.positions.tolist()
+            item["geometry"]["refined"] = result.likeliest.is_refined
 
 
 def target_facts() -> list[dict[str, Any]]:

@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from qm9flow.errors import MoleculeError
 from qm9flow.molecules.molecule import Geometry
 
@@ -31,6 +34,22 @@ class Domain:
         return True if self.score is not None else None
 
 
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """One geometry of a molecule.
+
+    Attributes:
+        numbers: (n_atoms,), atomic numbers.
+        positions: (n_atoms, 3), angstrom.
+        is_refined: Whether the model has moved the atoms to where DFT should have them; else they
+            are where they were given, or where a force field had them.
+    """
+
+    numbers: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.float64]
+    is_refined: bool
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What the network says of one molecule.
@@ -45,6 +64,8 @@ class Prediction:
         domain: How much it is like the molecules that the network learned from.
         geometry: Where the positions come from.
         conformers: How many geometries the values are an average over.
+        likeliest: The one of them that weighs most, which rotational constants are of. None in a
+            prediction that a predictor has not made.
     """
 
     values: dict[str, float | None]
@@ -53,6 +74,7 @@ class Prediction:
     domain: Domain = Domain()
     geometry: Geometry = "dft"
     conformers: int = 1
+    likeliest: Shape | None = field(default=None, compare=False, repr=False)
 
 
 def entry(result: Prediction | MoleculeError) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from qm9flow.inference.calibration import FILE, Calibration, SourceCalibration
 from qm9flow.inference.choice import ChoiceSession, open_choice
 from qm9flow.inference.domain import domain_of, doubts, geometry_doubt, widening
 from qm9flow.inference.judged import Judged, over_conformers
-from qm9flow.inference.prediction import Domain, Prediction
+from qm9flow.inference.prediction import Domain, Prediction, Shape
 from qm9flow.inference.screen import flawless, ordinary
 from qm9flow.inference.session import Provider, Session, open_session
 from qm9flow.inference.table import Table
@@ -215,7 +215,7 @@ class Predictor:
     def _predict_source(
         self, molecules: Sequence[Structure], source: GeometrySource, wanted: tuple[str, ...]
     ) -> list[Prediction]:
-        judged = self.judge(molecules, source)
+        judged, likeliest = self._judged(molecules, source)
         calibrated = self.calibration.sources.get(source) if self.calibration else None
         geometries = [_geometries(molecule) for molecule in molecules]
         cutoff = self._network(source).metadata.get("cutoff_angstrom")
@@ -231,7 +231,7 @@ class Predictor:
         table = Table.of(judged, wanted, calibrated, np.array(widened))
         doubt = geometry_doubt(source, has_network=source in self.sources)
         return [
-            table.prediction(i, domain, doubt, (source, len(shapes)))
+            table.prediction(i, domain, doubt, (source, len(shapes), likeliest[i]))
             for i, (shapes, domain) in enumerate(zip(geometries, domains, strict=True))
         ]
 
@@ -248,9 +248,16 @@ class Predictor:
         Raises:
             InferenceError: The runtime failed.
         """
+        return self._judged(molecules, source)[0]
+
+    def _judged(
+        self, molecules: Sequence[Structure], source: GeometrySource
+    ) -> tuple[Judged, list[Shape]]:
+        """The same, and the likeliest geometry of each."""
         session = self._network(source)
-        values, spreads, distances, positions = self._averages(session, molecules)
+        values, spreads, distances, likeliest = self._averages(session, molecules)
         numbers = np.concatenate([molecule.numbers for molecule in molecules])
+        positions = np.concatenate([shape.positions for shape in likeliest])
         ptr = np.cumsum([0, *(len(molecule.numbers) for molecule in molecules)])
         rotational = rotational_constants_ragged(numbers, positions, ptr)
         columns = {name: values[:, i] for i, name in enumerate(session.targets)}
@@ -259,7 +266,8 @@ class Predictor:
         else:
             columns |= {name: rotational[:, i] for i, name in enumerate(GEOMETRIC)}
         by_name = {name: spreads[:, i] for i, name in enumerate(session.spreads)}
-        return Judged(columns, values, by_name, distances if session.spreads else None)
+        judged = Judged(columns, values, by_name, distances if session.spreads else None)
+        return judged, likeliest
 
     def _network(self, source: GeometrySource) -> Session:
         """The one for such geometries, else the main one."""
@@ -267,8 +275,8 @@ class Predictor:
 
     def _averages(
         self, session: Session, molecules: Sequence[Structure]
-    ) -> tuple[Floats, Floats, Floats, Floats]:
-        """(n, T), (n, S) and (n,): over the conformers of each molecule; and (A, 3), positions."""
+    ) -> tuple[Floats, Floats, Floats, list[Shape]]:
+        """(n, T), (n, S) and (n,): over the conformers of each molecule; and the likeliest ones."""
         chosen = self._chosen(session, molecules)
         starts = chosen.starts
         values, spreads, distances, refined = self._run(session, chosen.geometries)
@@ -276,8 +284,8 @@ class Predictor:
         spread_values = _columns_of_spreads(session, values)
         _, spreads = over_conformers(spread_values, spreads, weights, starts)
         mean = np.add.reduceat(values * weights[:, None], starts)
-        positions = np.concatenate([refined[i] for i in chosen.likeliest])
-        return mean, spreads, np.add.reduceat(distances * weights, starts), positions
+        likeliest = [_shape(chosen.geometries[i], refined[i]) for i in chosen.likeliest]
+        return mean, spreads, np.add.reduceat(distances * weights, starts), likeliest
 
     def _chosen(self, session: Session, molecules: Sequence[Structure]) -> Weighed:
         """The geometries that count, and how much."""
@@ -298,12 +306,14 @@ class Predictor:
 
     def _run(
         self, session: Session, molecules: Sequence[Molecule]
-    ) -> tuple[Floats, Floats, Floats, list[Floats]]:
-        """(n, T) and (n, S) in the targets' units, (n,), and each one's positions, angstrom."""
+    ) -> tuple[Floats, Floats, Floats, list[Floats | None]]:
+        """(n, T) and (n, S) in the targets' units, (n,), and each one's positions where it was
+        refined, angstrom from its centre.
+        """
         values = np.empty((len(molecules), len(session.targets)))
         spreads = np.empty((len(molecules), len(session.spreads)))
         distances = np.zeros(len(molecules))
-        shapes = [molecule.positions for molecule in molecules]
+        refined: list[Floats | None] = [None] * len(molecules)
         for group in self._groups(molecules):
             numbers, positions = _padded([molecules[i] for i in group])
             if not session.spreads:
@@ -313,11 +323,10 @@ class Predictor:
             values[group], spreads[group] = found[:2]
             distances[group] = np.where(np.isnan(found[2]), np.inf, found[2])
             if found[3] is not None:
-                for row, i in enumerate(group):
-                    refined = found[3][row, : len(molecules[i])]
-                    if np.isfinite(refined).all():  # else too strange to be refined
-                        shapes[i] = refined
-        return values, spreads, distances, shapes
+                for row in np.flatnonzero(_is_refined(numbers, positions, found[3])).tolist():
+                    i = group[row]
+                    refined[i] = found[3][row, : len(molecules[i])]
+        return values, spreads, distances, refined
 
 
 def groups_of_similar_size(
@@ -408,6 +417,22 @@ def _counts(numbers: npt.NDArray[np.int64], ptr: npt.NDArray[np.int64]) -> Float
     molecule = np.repeat(np.arange(len(ptr) - 1), np.diff(ptr))
     np.add.at(counts, (molecule, numbers), 1.0)
     return counts
+
+
+def _is_refined(
+    numbers: npt.NDArray[np.int64], before: npt.NDArray[np.float32], after: Floats
+) -> npt.NDArray[np.bool_]:
+    """(B,), which geometries were moved; those too strange to be refined were not."""
+    is_padding = (numbers == 0)[:, :, None]
+    is_finite = (np.isfinite(after) | is_padding).all(axis=(1, 2))
+    return np.asarray(is_finite & ((after != before) & ~is_padding).any(axis=(1, 2)))
+
+
+def _shape(molecule: Molecule, refined: Floats | None) -> Shape:
+    """A geometry as the network took it, where it was given."""
+    if refined is None:
+        return Shape(molecule.numbers, molecule.positions, is_refined=False)
+    return Shape(molecule.numbers, refined + molecule.positions.mean(axis=0), is_refined=True)
 
 
 def _padded(

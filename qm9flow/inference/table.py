@@ -9,7 +9,7 @@ import numpy.typing as npt
 from qm9flow.config.choices import GeometrySource
 from qm9flow.inference.calibration import SourceCalibration
 from qm9flow.inference.judged import Judged
-from qm9flow.inference.prediction import Domain, Interval, Prediction
+from qm9flow.inference.prediction import Domain, Interval, Prediction, Shape
 from qm9flow.properties import GEOMETRIC
 
 Floats = npt.NDArray[np.float64]
@@ -84,7 +84,7 @@ class Table:
         row: int,
         domain: Domain,
         doubts: tuple[str, ...],
-        made_of: tuple[GeometrySource, int],
+        made_of: tuple[GeometrySource, int, Shape],
     ) -> Prediction:
         """One molecule.
 
@@ -92,7 +92,7 @@ class Table:
             row: Which.
             domain: How much it is like those that the network learned from.
             doubts: What its geometry makes people warned of.
-            made_of: Source and number of its geometries.
+            made_of: Source and number of its geometries, and the likeliest one.
 
         Returns:
             All that is said of it.

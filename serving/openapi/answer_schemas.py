@@ -183,7 +183,13 @@ def _success_schema() -> Json:
                     "positions": {
                         "type": "array",
                         "items": {"type": "array", "items": {"type": "number"}},
-                        "description": "Angstrom; of conformers the lowest",
+                        "description": "Angstrom; of conformers the likeliest, which A, B and C "
+                        "are of",
+                    },
+                    "refined": {
+                        "type": "boolean",
+                        "description": "With positions: whether the model refined them to DFT's; "
+                        "else they are as given, or as a force field has them",
                     },
                 },
                 ["source", "conformers"],

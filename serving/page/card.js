@@ -56,13 +56,17 @@ export function modelText({ name, version, alias }) {
   return `${name} version ${version}${alias ? `, ${alias}` : ""}`;
 }
 
-export function geometryText({ source, conformers }) {
-  if (source === "smiles") {
-    return conformers > 1
-      ? `Lowest of ${conformers} force-field conformers; the values average over them`
-      : "Force-field geometry made from the SMILES";
+export function geometryText({ source, conformers, refined }) {
+  if (source === "smiles" && conformers > 1) {
+    return `Likeliest of ${conformers} force-field conformers${refined ? ", refined by the model" : ""}; `
+      + "A, B and C are its own, other values average over all";
   }
-  return source === "dft" ? "Geometry as given, taken as B3LYP" : "Geometry as given, approximate";
+  const text = {
+    smiles: "Force-field geometry made from the SMILES",
+    dft: "Geometry as given, taken as B3LYP",
+    approximate: refined ? "Approximate geometry as given" : "Geometry as given, approximate",
+  }[source];
+  return refined ? `${text}, refined by the model` : text;
 }
 
 /** What can be had, before anything is asked for. */

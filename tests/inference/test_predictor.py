@@ -27,10 +27,12 @@ from qm9flow.errors import (
     TooLargeError,
     UnsupportedElementError,
 )
-from qm9flow.inference.prediction import Prediction, entry
-from qm9flow.inference.predictor import Predictor, groups_of_similar_size
+from qm9flow.inference.prediction import Prediction, Shape, entry
+from qm9flow.inference.predictor import Floats, Predictor, groups_of_similar_size
+from qm9flow.molecules.geometry import rotational_constants_ghz
 from qm9flow.molecules.molecule import RT_KCAL, Conformers, Molecule
 from qm9flow.molecules.pool import MAX_ATOMS
+from qm9flow.molecules.smiles import from_smiles
 from qm9flow.nn.catalog import build
 from qm9flow.properties import BY_NAME, LEARNED, TARGETS
 from qm9flow.registry import pretrained
@@ -239,8 +241,7 @@ def test_raw_network_of_the_real_kind(tmp_path: Path, dataset: Dataset) -> None:
 def test_values_that_are_not_finite_become_none(
     predictor: Predictor, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    positions = [dataset.molecule(9).positions]
-    broken = np.full((1, len(LEARNED)), np.nan), np.empty((1, 0)), np.zeros(1), positions
+    broken = np.full((1, len(LEARNED)), np.nan), np.empty((1, 0)), np.zeros(1), [None]
     monkeypatch.setattr(Predictor, "_run", lambda self, session, molecules: broken)
     (prediction,) = predictor.predict([dataset.molecule(9)], targets=["u0", "a"])
     assert prediction.values["u0"] is None
@@ -365,3 +366,72 @@ def test_what_no_network_can_refine_has_an_answer_all_the_same(dataset: Dataset)
         assert prediction.domain.is_inside is False
         assert prediction.domain.score == 0.0
         assert prediction.values["b"] is not None
+
+
+@pytest.fixture(scope="module")
+def refining() -> Predictor:
+    """The pretrained model, which refines geometries that are not DFT's, and weighs conformers."""
+    return Predictor(pretrained.bundle(), provider="cpu", threads=1)
+
+
+def constants(shape: Shape) -> list[float]:
+    found: list[float] = rotational_constants_ghz(shape.numbers[None], shape.positions[None])[0]
+    return list(found)
+
+
+def rms_angstrom(one: Floats, other: Floats) -> float:
+    """Of the distances of all pairs of atoms, which no motion of the whole changes."""
+    pairs = [np.linalg.norm(item[:, None] - item[None, :], axis=2) for item in (one, other)]
+    return float(np.sqrt(((pairs[0] - pairs[1]) ** 2).mean()))
+
+
+@pytest.mark.parametrize("smiles", ["CCO", "OCCO", "C#N", "CC(=O)OCC"])
+def test_a_smiles_has_the_geometry_that_its_rotational_constants_are_of(
+    refining: Predictor, smiles: str
+) -> None:
+    conformers = from_smiles(smiles)
+    (prediction,) = refining.predict([conformers])
+    shape = prediction.likeliest
+    assert shape is not None
+    assert shape.is_refined
+    assert shape.numbers.tolist() == conformers.numbers.tolist()
+    expected = [prediction.values[name] or 0.0 for name in ("a", "b", "c")]
+    assert constants(shape) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    off = [rms_angstrom(shape.positions, one) for one in conformers.positions]
+    assert 0.001 < min(off) < 0.1  # moved, but still one of them
+
+
+def test_an_approximate_geometry_is_refined_where_it_lies(
+    refining: Predictor, dataset: Dataset
+) -> None:
+    exact = dataset.molecule(40_000)
+    noise = np.random.default_rng(1).normal(0, 0.02, exact.positions.shape)
+    rough = exact.positions + noise + 500.0
+    given = Molecule(exact.numbers, rough, "approximate")
+    prediction, as_dft = refining.predict([given, Molecule(exact.numbers, rough)])
+    shape = prediction.likeliest
+    assert shape is not None
+    assert shape.is_refined
+    expected = [prediction.values[name] for name in ("a", "b", "c")]
+    assert constants(shape) == pytest.approx(expected, rel=1e-9)
+    assert np.abs(shape.positions - rough).max() < 0.3
+    assert rms_angstrom(shape.positions, exact.positions) < rms_angstrom(rough, exact.positions)
+    assert as_dft.likeliest is not None
+    assert not as_dft.likeliest.is_refined
+    assert as_dft.likeliest.positions is rough
+
+
+def test_an_atom_which_nothing_can_move_stays_where_it_is(refining: Predictor) -> None:
+    atom = Molecule(np.array([6]), np.array([[1.0, 2.0, 3.0]]), "approximate")
+    (prediction,) = refining.predict([atom])
+    assert prediction.likeliest is not None
+    assert not prediction.likeliest.is_refined
+    assert prediction.likeliest.positions.tolist() == [[1.0, 2.0, 3.0]]
+
+
+def test_without_a_refiner_the_likeliest_is_the_lowest(predictor: Predictor) -> None:
+    conformers = from_smiles("OCCO")
+    (prediction,) = predictor.predict([conformers])
+    assert prediction.likeliest is not None
+    assert not prediction.likeliest.is_refined
+    assert prediction.likeliest.positions.tolist() == conformers.lowest.positions.tolist()

@@ -532,6 +532,10 @@ def test_it_says_what_the_small_figures_and_the_score_are(pretrained_browser: Br
     for row, share, is_promised in zip(rows, (r"\d\d", "fewer than 1"), (True, False), strict=True):
         row.click()
         doubts = browser.text("doubts")
+        said = (
+            r"Likeliest of \d+ force-field conformers, refined by the model; A, B and C are its own"
+        )
+        assert re.search(said, browser.text("space-text"))
         assert re.search(f"Of 100 molecules like QM9's, {share} would be as far", doubts)
         assert ("measured for molecules like QM9's alone" in doubts) != is_promised
         browser.id("close").click()

@@ -1,19 +1,26 @@
 """Drawings and positions over HTTP, and the files of the pages: types, tags, policies."""
 
 import gzip
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import served
 from starlette.testclient import TestClient
 from test_service_contract import check, predict, refused
 
+from qm9flow.config import ServeConfig
 from qm9flow.data.store import Dataset
+from qm9flow.molecules.geometry import rotational_constants_ghz
 from qm9flow.molecules.smiles import from_smiles
 from qm9flow.properties import PROPERTIES
+from qm9flow.registry import pretrained
+from qm9flow.registry.find import FoundModel
 from serving import pages
+from serving.engine import Engine
 
 WATER = {"xyz": served.WATER}
 FILES = sorted(path.name for path in pages.FOLDER.iterdir())
@@ -53,14 +60,38 @@ def test_a_geometry_comes_back_as_it_was_given(client: TestClient, dataset: Data
     molecule = dataset.molecule(70_000)
     given = {"numbers": molecule.numbers.tolist(), "positions": molecule.positions.tolist()}
     (result,) = predict(client, given, include=["positions"])["results"]
-    assert result["geometry"] == {"source": "dft", "conformers": 1, **given}
+    assert result["geometry"] == {"source": "dft", "conformers": 1, **given, "refined": False}
 
 
-def test_positions_of_a_smiles_are_those_of_its_lowest_conformer(client: TestClient) -> None:
+def test_without_a_refiner_a_smiles_has_its_lowest_conformer(client: TestClient) -> None:
     found = from_smiles("CCO")
     (result,) = predict(client, {"smiles": "CCO"}, include=["positions"])["results"]
     assert result["geometry"]["positions"] == found.lowest.positions.tolist()
     assert result["geometry"]["numbers"] == found.numbers.tolist()
+    assert result["geometry"]["refined"] is False
+
+
+def test_positions_are_the_refined_ones_that_rotational_constants_are_of(
+    client: TestClient,
+) -> None:
+    found = FoundModel(pretrained.bundle(), alias=pretrained.NAME)
+    engine = Engine(found, ServeConfig(conformer_workers=1, device="cpu"))
+    records = [{"smiles": "OCCO"}, {**WATER, "geometry": "approximate"}, WATER]
+    body = {"molecules": records, "targets": ["a", "b", "c"], "include": ["positions"]}
+    try:
+        answer = json.loads(engine.respond(json.dumps(body).encode()))
+    finally:
+        engine.close()
+    check(client, "Answer", answer)
+    for result in answer["results"]:
+        numbers = np.array([result["geometry"]["numbers"]])
+        positions = np.array([result["geometry"]["positions"]])
+        constants = rotational_constants_ghz(numbers, positions)[0]
+        assert list(result["values"].values()) == pytest.approx(constants, rel=1e-9)
+    geometries = [result["geometry"] for result in answer["results"]]
+    assert [geometry["refined"] for geometry in geometries] == [True, True, False]
+    moved = np.subtract(geometries[1]["positions"], geometries[2]["positions"])
+    assert 1e-4 < np.abs(moved).max() < 0.1
 
 
 def test_positions_come_only_when_asked_for(client: TestClient) -> None:
