@@ -1,6 +1,5 @@
 """A model that is open and proven on probe molecules, and the one that answers now."""
 
-import dataclasses
 import logging
 import threading
 from collections.abc import Iterator, Sequence
@@ -11,17 +10,17 @@ from typing import Any
 import numpy as np
 
 from qm9flow import properties
-from qm9flow.config import GeometrySource, ServeConfig
+from qm9flow.config import ServeConfig
 from qm9flow.cores import usable_cores
 from qm9flow.errors import InferenceError, MoleculeError
 from qm9flow.inference.prediction import Prediction
 from qm9flow.inference.predictor import Predictor
+from qm9flow.inference.probes import PROBES, as_from
 from qm9flow.molecules.arrays import from_arrays
-from qm9flow.molecules.molecule import Conformers, Molecule, Structure
+from qm9flow.molecules.molecule import Conformers, Structure
 from qm9flow.registry.find import FoundModel
 from serving import metrics
 from serving.batching import Batcher, Call, CallOverError
-from serving.probes import PROBES
 
 logger = logging.getLogger("bentoml.qm9flow")
 
@@ -161,7 +160,7 @@ def warm_up(predictor: Predictor) -> None:
     """
     rows = [[[1.5 * i, 0.0, 0.0] for i in range(size)] for size in _WARM_UP_SIZES]
     chains = [from_arrays([6] * len(row), row) for row in rows]
-    predictor.predict([_shown(c, source) for source in predictor.sources for c in chains])
+    predictor.predict([as_from(c, source) for source in predictor.sources for c in chains])
 
 
 def prove(predictor: Predictor) -> None:
@@ -175,19 +174,11 @@ def prove(predictor: Predictor) -> None:
             molecules it is computed with.
     """
     for source in predictor.sources:
-        probes = [_shown(molecule, source) for molecule in PROBES]
+        probes = [as_from(molecule, source) for molecule in PROBES]
         together = predictor.predict(probes)
         alone = [predictor.predict([molecule])[0] for molecule in probes]
         for molecule, one, other in zip(probes, together, alone, strict=True):
             _compare(f"{molecule.name} from {source}", one, other)
-
-
-def _shown(molecule: Molecule, source: GeometrySource) -> Structure:
-    """A molecule as a source has it; of a SMILES, two equal conformers."""
-    if source != "smiles":
-        return dataclasses.replace(molecule, geometry=source)
-    both = np.stack([molecule.positions] * 2)
-    return Conformers(molecule.numbers, both, np.zeros(2), molecule.name)
 
 
 def _compare(name: str, one: Prediction, other: Prediction) -> None:

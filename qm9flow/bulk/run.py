@@ -14,10 +14,11 @@ from qm9flow.bulk.meter import Meter, Show
 from qm9flow.bulk.output import FileOutput, Output, StreamOutput
 from qm9flow.bulk.readers.formats import Source
 from qm9flow.bulk.writers.formats import format_of, make_writer
-from qm9flow.errors import InferenceError, MoleculeError, OutputFileError
+from qm9flow.errors import ConfigError, InferenceError, MoleculeError, OutputFileError
 from qm9flow.inference.prediction import Prediction
 from qm9flow.inference.predictor import Predictor
-from qm9flow.molecules.molecule import Structure
+from qm9flow.inference.probes import PROBES, as_from
+from qm9flow.molecules.molecule import Geometry, Structure
 from qm9flow.molecules.pool import CONFORMERS, MoleculePool
 
 CHUNK = {"cpu": 512, "cuda": 4096}
@@ -104,7 +105,7 @@ def predict_file(
         OutputFileError: The output exists or cannot be written.
         ResumeError: What an interrupted run left belongs to other input, another model or other
             options.
-        InferenceError: The runtime failed.
+        InferenceError: The model cannot be run at all. What was done stays.
     """
     own = own_columns(options.targets, engine.predictor.level)
     columns = named(source.reader.columns, own)
@@ -193,23 +194,42 @@ def _results(
 def _predicted(
     predictor: Predictor, structures: Sequence[Structure | MoleculeError], targets: Sequence[str]
 ) -> list[Result]:
-    """Results of a chunk; where the runtime fails on it, of each molecule by itself."""
+    """Results of a chunk; where the network fails on it, of each molecule by itself."""
     try:
         return predictor.predict_each(structures, targets)
-    except InferenceError:
-        results = [_alone(predictor, structure, targets) for structure in structures]
-        if all(isinstance(result, MoleculeError) for result in results):
-            raise
-        return results
+    except ConfigError:
+        raise
+    except Exception:  # noqa: BLE001 - whatever it is, one row must not end the run
+        return [_alone(predictor, structure, targets) for structure in structures]
 
 
 def _alone(
     predictor: Predictor, structure: Structure | MoleculeError, targets: Sequence[str]
 ) -> Result:
+    if isinstance(structure, MoleculeError):
+        return structure
     try:
         return predictor.predict_each([structure], targets)[0]
-    except InferenceError as error:
-        return MoleculeError(str(error))
+    except Exception as error:  # noqa: BLE001 - as above
+        _prove(predictor, structure.geometry, targets)
+        return MoleculeError(_why(error))
+
+
+def _prove(predictor: Predictor, source: Geometry, targets: Sequence[str]) -> None:
+    """Whether the model still runs: if not, a failure is not the molecule's."""
+    probe = PROBES[0]
+    try:
+        predictor.predict_each([as_from(probe, source)], targets)
+    except Exception as error:
+        raise InferenceError(
+            f"the model cannot be run any more, not even on {probe.name}: {_why(error)}; "
+            "rows that were done are kept"
+        ) from error
+
+
+def _why(error: Exception) -> str:
+    """Errors of the runtime are sentences; others are nobody's words."""
+    return str(error) if isinstance(error, InferenceError) else f"the network failed: {error!r}"
 
 
 def _rows(

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,11 +24,13 @@ from qm9flow.bulk.readers.formats import Source
 from qm9flow.bulk.run import Engine, Options, Summary, predict_file
 from qm9flow.errors import (
     DependencyError,
+    InferenceError,
     InputFileError,
     OutputFileError,
     Qm9FlowError,
     ResumeError,
 )
+from qm9flow.inference.session import Session
 from qm9flow.model import Model
 from qm9flow.molecules.pool import MoleculePool
 
@@ -186,6 +189,54 @@ def test_what_differs_is_refused(run: Run, table: Path) -> None:
         run(table, output)
     table.write_text(text)
     assert run(table, output, chunk=4, restart=True) == Summary(rows=12, refused=4, resumed=0)
+
+
+def failing_on(monkeypatch: pytest.MonkeyPatch, numbers: set[int], error: Exception) -> None:
+    """Have every run of the graph break down that holds one of these elements."""
+    whole = Session.run
+
+    def run(self: Session, found: Any, positions: Any) -> Any:
+        if numbers & set(found.flat):
+            raise error
+        return whole(self, found, positions)
+
+    monkeypatch.setattr(Session, "run", run)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 12])
+@pytest.mark.parametrize("error", [InferenceError("no memory"), KeyError("no place")])
+def test_a_row_that_breaks_the_network_ends_no_run(
+    run: Run, table: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, error: Exception
+) -> None:
+    good = table.with_name("good.csv")
+    run(table, good, chunk=chunk)
+    failing_on(monkeypatch, {7}, error)  # N, C#N
+    output = table.with_name("out.csv")
+    assert run(table, output, chunk=chunk) == Summary(rows=12, refused=6, resumed=0)
+    for row, before in zip(rows_in(output), rows_in(good), strict=True):
+        if row["smiles"] in ("N", "C#N"):
+            assert row["error_code"] == "internal"
+            assert "no place" in row["error"] or "no memory" in row["error"]
+            assert row["gap"] == ""
+        else:
+            assert row == before
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_a_model_that_cannot_be_run_ends_the_run_which_goes_on_later(
+    run: Run, table: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    good, output = table.with_name("good.csv"), table.with_name("out.csv")
+    run(table, good, chunk=chunk)
+    with pytest.raises(Kill):
+        run(table, output, chunk=chunk, show=killed_after(6))
+    with monkeypatch.context() as broken:
+        failing_on(broken, set(range(10)), RuntimeError("the device is lost"))
+        with pytest.raises(InferenceError, match=r"not even on water: .*the device is lost"):
+            run(table, output, chunk=chunk)
+    assert not output.exists()
+    assert run(table, output, chunk=chunk).resumed == 6
+    assert output.read_bytes() == good.read_bytes()
 
 
 def test_an_output_is_replaced_only_when_asked_and_only_when_complete(

@@ -20,6 +20,7 @@ from qm9flow.config import ServeConfig
 from qm9flow.data.store import Dataset
 from qm9flow.errors import InferenceError, RegistryError
 from qm9flow.inference.predictor import Predictor
+from qm9flow.inference.probes import PROBES
 from qm9flow.molecules.pool import MoleculePool
 from qm9flow.properties import LEARNED
 from qm9flow.registry.aliases import promote, rollback
@@ -28,7 +29,6 @@ from qm9flow.registry.versions import MODEL_NAME
 from serving.batching import Call
 from serving.engine import Engine
 from serving.model import Live, Model, prove
-from serving.probes import PROBES
 from serving.runtime import Runtime
 from serving.swapping import Swapper
 

@@ -1,11 +1,13 @@
-"""Molecules that every model is asked about before it may answer: small, of known geometry.
+"""Molecules that every model must be able to answer for: small, of known geometry.
 
 All five elements occur; the smallest has three atoms, as in QM9. Bond lengths are experimental.
 """
 
+import dataclasses
+
 import numpy as np
 
-from qm9flow.molecules.molecule import Molecule
+from qm9flow.molecules.molecule import Conformers, Geometry, Molecule, Structure
 
 _CORNERS = np.array([[1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]]) / np.sqrt(3)
 _CENTRE = np.zeros((1, 3))
@@ -30,3 +32,19 @@ PROBES = (
     _tetrahedron(1, 1.087, "methane"),
     _tetrahedron(9, 1.323, "tetrafluoromethane"),
 )
+
+
+def as_from(molecule: Molecule, source: Geometry) -> Structure:
+    """A molecule as a source has it.
+
+    Args:
+        molecule: Its geometry.
+        source: Where its positions are to come from.
+
+    Returns:
+        The same; of a SMILES, two equal conformers.
+    """
+    if source != "smiles":
+        return dataclasses.replace(molecule, geometry=source)
+    both = np.stack([molecule.positions] * 2)
+    return Conformers(molecule.numbers, both, np.zeros(2), molecule.name)
