@@ -191,7 +191,7 @@ class Model:
             raise ConfigError(f"geometry must be dft or approximate, got {shown(geometry)}")
         wanted = wanted_targets(targets)
         items = [_record(molecule, geometry) for molecule in _several(molecules)]
-        ready = (Molecule, Conformers, MoleculeError)
+        ready = (Molecule, Conformers)
         records = [item for item in items if not isinstance(item, ready)]
         built = iter(from_records(records, shared_pool()))
         structures = [item if isinstance(item, ready) else next(built) for item in items]

@@ -122,13 +122,13 @@ def _targets(names: str | None) -> tuple[str, ...]:
 def _read(
     smiles: Sequence[str], files: Mapping[str | None, Sequence[Path]], geometry: str | None
 ) -> "list[NamedRecord]":
-    """All molecules, in order; files by what they are, under None by their suffix."""
+    """All molecules, in order; files by their format, under None by their suffix."""
     from qm9flow.cli.molecule_files import NamedRecord, read_file
 
     named = [NamedRecord(text, {"smiles": text}) for text in smiles]
-    for kind, paths in files.items():
+    for said, paths in files.items():
         for path in paths:
-            named += read_file(path, kind, geometry)
+            named += read_file(path, said, geometry)
     if not named:
         raise ConfigError("no molecule given: use --smiles, --xyz, --sdf, or name files")
     return named

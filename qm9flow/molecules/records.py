@@ -57,10 +57,10 @@ def from_records(
     budget_s: float | None = None,
     progress: Progress | None = None,
 ) -> list[Structure | MoleculeError]:
-    """Molecules from the entries of an HTTP request, each judged by itself.
+    """Molecules from the entries of an HTTP request or the rows of a file, each judged by itself.
 
     Args:
-        records: As in `from_record`.
+        records: As in `from_record`; a `MoleculeError`, where a row holds none, is its own result.
         pool: Does the SMILES and mol blocks, and holds the limit of atoms.
         budget_s: Seconds for all SMILES and mol blocks together; none means no limit.
         progress: Called with (what, done, total) after each of them.
@@ -80,7 +80,7 @@ def read_records(
     """The quick part of `from_records`: all that needs no RDKit.
 
     Args:
-        records: As in `from_record`.
+        records: As in `from_records`.
         max_atoms: Most atoms of a molecule.
 
     Returns:
@@ -89,7 +89,9 @@ def read_records(
     results: list[Molecule | Job | MoleculeError] = []
     for record in records:
         try:
-            results.append(_read(record, max_atoms))
+            results.append(
+                record if isinstance(record, MoleculeError) else _read(record, max_atoms)
+            )
         except MoleculeError as error:
             results.append(error)
     return results

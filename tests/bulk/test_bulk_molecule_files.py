@@ -3,6 +3,7 @@
 import io
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -160,6 +161,12 @@ def test_frames_of_an_xyz(dataset: object) -> None:
     for row in rows:
         assert not isinstance(row.record, MoleculeError)
         assert from_xyz(row.record["xyz"]).numbers.tolist() == [8, 1, 1]
+
+
+def test_many_frames_take_time_in_proportion() -> None:
+    started = time.monotonic()
+    assert len(rows_of(f"3\nwater\n{WATER}" * 40_000, "xyz")) == 40_000
+    assert time.monotonic() - started < 10  # not to the square
 
 
 def test_extended_xyz_gives_its_pairs(tmp_path: Path) -> None:
