@@ -135,6 +135,14 @@ def test_a_refiner_sees_other_errors_than_the_force_fields_too(beside: Dataset) 
     assert distance[~is_made].min() < 0.01
 
 
+def test_a_refiner_without_any_geometry_is_impossible(dataset: Dataset, tmp_path: Path) -> None:
+    nobody = few_geometries.with_geometries(dataset, tmp_path, CHOSEN[-24:], "approximate")
+    *_, last = fit(GEOMETRY, nobody)
+    assert isinstance(last, Failed)
+    assert last.reason == "impossible"
+    assert "none of 96 molecules has an approximate geometry" in last.message
+
+
 def test_a_training_sees_what_its_refiner_makes(beside: Dataset) -> None:
     first = finished(list(fit(dataclasses.replace(GEOMETRY, max_epochs=1), beside)))
     digest = weights_digest(first.weights)
