@@ -1,4 +1,4 @@
-"""Molecules from the entries of an HTTP request, in any form, and their drawings.
+"""Molecules from the entries of an HTTP request, in any form, and what to draw of them.
 
 Whatever comes in, these functions give a valid molecule or a `MoleculeError` that says which atom
 or line is wrong and why. SMILES and mol blocks go through `qm9flow.molecules.pool`.
@@ -118,32 +118,13 @@ def _read(record: object, max_atoms: int) -> Molecule | Job:
     return from_arrays(record["numbers"], record["positions"], geometry, max_atoms=max_atoms)
 
 
-def draw_records(
-    records: Sequence[object], pool: MoleculePool, *, budget_s: float | None = None
-) -> list[str | MoleculeError]:
-    """Drawings of the entries of an HTTP request, each judged by itself.
-
-    A SMILES or a mol block is drawn whatever its elements and charge; bonds of a geometry are
-    perceived from the distances.
-
-    Args:
-        records: As in `from_record`.
-        pool: Draws, and holds the limit of atoms.
-        budget_s: Seconds for all of them together; none means no limit.
-
-    Returns:
-        An SVG document or an error for each entry, in order.
-    """
-    results = read_drawings(records, pool.max_atoms)
-    jobs = [item for item in results if isinstance(item, DrawingJob)]
-    drawn = iter(pool.draw(jobs, budget_s=budget_s)) if jobs else iter(())
-    return [next(drawn) if isinstance(item, DrawingJob) else item for item in results]
-
-
 def read_drawings(
     records: Sequence[object], max_atoms: int = MAX_ATOMS
 ) -> list[DrawingJob | MoleculeError]:
-    """The quick part of `draw_records`: all that needs no RDKit.
+    """What is to be drawn of the entries of an HTTP request, each judged by itself.
+
+    A SMILES or a mol block is drawn whatever its elements and charge; bonds of a geometry are
+    perceived from the distances.
 
     Args:
         records: As in `from_record`.
