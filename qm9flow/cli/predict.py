@@ -113,10 +113,9 @@ def command(
 def _targets(names: str | None) -> tuple[str, ...]:
     if names is None:
         return properties.TARGETS
-    given = [name.strip() for name in names.split(",") if name.strip()]
-    if not given:
-        raise ConfigError(f"--targets names none; the targets are {', '.join(properties.TARGETS)}")
-    return tuple(dict.fromkeys(properties.get(name).name for name in given))
+    from qm9flow.molecules.given import wanted_targets
+
+    return wanted_targets([name.strip() for name in names.split(",") if name.strip()])
 
 
 def _read(
