@@ -70,6 +70,25 @@ def test_options_for_other_formats_are_refused(tmp_path: Path) -> None:
         Source(tmp_path / "none.smi")
 
 
+@pytest.mark.parametrize("content", ["C".encode("utf-16"), b"\x1f\x8bno gzip"])
+def test_a_file_that_is_refused_is_closed(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[io.FileIO] = []
+
+    class Kept(io.FileIO):
+        def __init__(self, path: str) -> None:
+            super().__init__(path)
+            opened.append(self)
+
+    monkeypatch.setattr(io, "FileIO", Kept)
+    (tmp_path / "a.smi").write_bytes(content)
+    with pytest.raises(InputFileError) as kept:  # its traceback would keep an open file alive
+        Source(tmp_path / "a.smi")
+    assert kept.value
+    assert [file.closed for file in opened] == [True]
+
+
 def test_smiles_with_and_without_names(tmp_path: Path) -> None:
     text = "SMILES Name\n# alcohols\nCO methanol\n\n  CCO\tethanol, wet  \nC1CC\nO |x| y\r\n"
     assert [row.cells for row in rows_of(text, "smi")] == [
