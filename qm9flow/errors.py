@@ -13,6 +13,10 @@ class ConfigError(Qm9FlowError):
     """An option, a configuration file or an environment variable is wrong."""
 
 
+class UnknownTargetError(ConfigError):
+    """There is no target of that name."""
+
+
 class DependencyError(Qm9FlowError):
     """An optional package is missing; the message names the extra that brings it."""
 

@@ -20,7 +20,7 @@ from qm9flow.errors import ConfigError, InvalidRecordError, MoleculeError, Unrea
 from qm9flow.inference.prediction import Prediction
 from qm9flow.inference.predictor import Predictor
 from qm9flow.inference.session import Provider
-from qm9flow.molecules.given import shown
+from qm9flow.molecules.given import shown, wanted_targets
 from qm9flow.molecules.molecule import Conformers, Molecule
 from qm9flow.molecules.pool import MoleculePool, shared_pool
 from qm9flow.molecules.records import from_records
@@ -191,7 +191,7 @@ class Model:
             raise ConfigError(f"geometry must be dft or approximate, got {shown(geometry)}")
         wanted = wanted_targets(targets)
         items = [_record(molecule, geometry) for molecule in _several(molecules)]
-        ready = (Molecule, Conformers, MoleculeError)
+        ready = (Molecule, Conformers)
         records = [item for item in items if not isinstance(item, ready)]
         built = iter(from_records(records, shared_pool()))
         structures = [item if isinstance(item, ready) else next(built) for item in items]
@@ -303,29 +303,6 @@ def model_name(found: FoundModel, digest: str) -> ModelName:
     """
     version = found.alias if found.version is None else str(found.version)
     return ModelName(found.name, version or "", digest)
-
-
-def wanted_targets(names: Sequence[str] | None) -> tuple[str, ...]:
-    """Names of targets as a user gives them.
-
-    Args:
-        names: Some names; None for all 19.
-
-    Returns:
-        Each once, in order.
-
-    Raises:
-        ConfigError: There is no such target, or none is named.
-    """
-    if names is None:
-        return properties.TARGETS
-    given = [] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
-    if not given or not all(isinstance(name, str) for name in given):
-        raise ConfigError(
-            f"targets must be a list of names, got {shown(names)}; the targets are "
-            f"{', '.join(properties.TARGETS)}"
-        )
-    return tuple(dict.fromkeys(properties.get(name).name for name in given))
 
 
 def _several(molecules: Any) -> Iterable[Any]:

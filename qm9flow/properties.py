@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from qm9flow.errors import ConfigError
+from qm9flow.errors import UnknownTargetError
 from qm9flow.units import HARTREE_EV
 
 Origin = Literal["learned", "derived", "geometric"]
@@ -124,10 +124,11 @@ def get(name: str) -> Property:
         Its row of the table.
 
     Raises:
-        ConfigError: There is no such target.
+        UnknownTargetError: There is no such target.
     """
     if name not in BY_NAME:
-        raise ConfigError(f"unknown target {name!r}; the targets are {', '.join(TARGETS)}")
+        known = ", ".join(TARGETS)
+        raise UnknownTargetError(f"unknown target {name!a:.60}; the targets are {known}")
     return BY_NAME[name]
 
 

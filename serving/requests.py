@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qm9flow import properties
-from qm9flow.errors import ConfigError
-from qm9flow.molecules.given import shown
-from qm9flow.properties import TARGETS
+from qm9flow.errors import ConfigError, UnknownTargetError
+from qm9flow.molecules.given import shown, wanted_targets
 
 INCLUDABLE = ("positions",)
 """What a request for predictions may ask for besides values."""
@@ -161,24 +159,12 @@ def _parse(body: bytes) -> Any:
 
 
 def _targets(names: object) -> tuple[str, ...]:
-    if names is None:
-        return TARGETS
-    if not isinstance(names, list) or not names:
-        raise _malformed(
-            f'"targets" must be a list of names, or left out for all of them, got {shown(names)}'
-        )
-    for name in names:
-        if not isinstance(name, str):
-            raise _malformed(f"a target is named by a text, got {shown(name)}")
-        try:
-            properties.get(name)
-        except ConfigError as error:
-            raise RequestError(
-                400,
-                "unknown_target",
-                f"unknown target {shown(name)}; the targets are {', '.join(TARGETS)}",
-            ) from error
-    return tuple(dict.fromkeys(names))
+    try:
+        return wanted_targets(names)
+    except UnknownTargetError as error:
+        raise RequestError(400, "unknown_target", str(error)) from error
+    except ConfigError as error:
+        raise _malformed(str(error)) from error
 
 
 def _include(names: object) -> frozenset[str]:

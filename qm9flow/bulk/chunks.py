@@ -133,11 +133,7 @@ def _cut(source: Source, size: int) -> Iterator[Chunk]:
 
 
 def _build(chunk: Chunk, pool: MoleculePool) -> list[Structure | MoleculeError]:
-    records = [row.record for row in chunk.rows if not isinstance(row.record, MoleculeError)]
-    built = iter(from_records(records, pool, progress=chunk.note))
-    return [
-        row.record if isinstance(row.record, MoleculeError) else next(built) for row in chunk.rows
-    ]
+    return from_records([row.record for row in chunk.rows], pool, progress=chunk.note)
 
 
 def _other_input(name: str, rows: int) -> ResumeError:

@@ -113,22 +113,21 @@ def command(
 def _targets(names: str | None) -> tuple[str, ...]:
     if names is None:
         return properties.TARGETS
-    given = [name.strip() for name in names.split(",") if name.strip()]
-    if not given:
-        raise ConfigError(f"--targets names none; the targets are {', '.join(properties.TARGETS)}")
-    return tuple(dict.fromkeys(properties.get(name).name for name in given))
+    from qm9flow.molecules.given import wanted_targets
+
+    return wanted_targets([name.strip() for name in names.split(",") if name.strip()])
 
 
 def _read(
     smiles: Sequence[str], files: Mapping[str | None, Sequence[Path]], geometry: str | None
 ) -> "list[NamedRecord]":
-    """All molecules, in order; files by what they are, under None by their suffix."""
+    """All molecules, in order; files by their format, under None by their suffix."""
     from qm9flow.cli.molecule_files import NamedRecord, read_file
 
     named = [NamedRecord(text, {"smiles": text}) for text in smiles]
-    for kind, paths in files.items():
+    for said, paths in files.items():
         for path in paths:
-            named += read_file(path, kind, geometry)
+            named += read_file(path, said, geometry)
     if not named:
         raise ConfigError("no molecule given: use --smiles, --xyz, --sdf, or name files")
     return named

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from qm9flow import properties
 from qm9flow.config.choices import GeometrySource
 from qm9flow.elements import MAX_NUMBER
-from qm9flow.errors import ConfigError, InferenceError, MoleculeError
+from qm9flow.errors import InferenceError, MoleculeError
 from qm9flow.inference.calibration import FILE, Calibration, SourceCalibration
 from qm9flow.inference.choice import ChoiceSession, open_choice
 from qm9flow.inference.domain import domain_of, doubts, geometry_doubt, widening
@@ -21,6 +21,7 @@ from qm9flow.inference.session import Provider, Session, open_session
 from qm9flow.inference.table import Table
 from qm9flow.inference.weighed import Weighed, weighed
 from qm9flow.molecules.geometry import rotational_constants_ragged
+from qm9flow.molecules.given import wanted_targets
 from qm9flow.molecules.molecule import (
     Conformers,
     Molecule,
@@ -29,7 +30,7 @@ from qm9flow.molecules.molecule import (
     validate_conformers,
 )
 from qm9flow.molecules.pool import MAX_ATOMS
-from qm9flow.properties import GEOMETRIC, LEARNED, TARGETS
+from qm9flow.properties import GEOMETRIC, LEARNED
 from qm9flow.targets import derive
 
 MODEL = "model.onnx"
@@ -174,7 +175,7 @@ class Predictor:
             ConfigError: There is no such target.
             InferenceError: The runtime failed.
         """
-        wanted = _wanted(targets)
+        wanted = wanted_targets(targets)
         checked = self._checked(molecules)
         valid = [item for item in checked if not isinstance(item, MoleculeError)]
         predictions = iter(self._predict_valid(valid, wanted))
@@ -356,14 +357,6 @@ def groups_of_similar_size(
             first, padding = place, 0
     if len(order):
         yield order[first:]
-
-
-def _wanted(names: Sequence[str] | None) -> tuple[str, ...]:
-    if names is None:
-        return TARGETS
-    if not names:
-        raise ConfigError(f"no target is named; the targets are {', '.join(TARGETS)}")
-    return tuple(dict.fromkeys(properties.get(name).name for name in names))
 
 
 def _together(molecule: Structure | MoleculeError) -> Structure | MoleculeError:

@@ -20,22 +20,6 @@ _POINT_U_A2 = 1e-9
 Floats = npt.NDArray[np.float64]
 
 
-def rotational_constants_ghz(numbers: npt.NDArray[np.integer], positions: Floats) -> Floats:
-    """Rotational constants of padded molecules.
-
-    Args:
-        numbers: (n_molecules, n_atoms), atomic numbers, 0 for padding.
-        positions: (n_molecules, n_atoms, 3), angstrom; padding is ignored.
-
-    Returns:
-        (n_molecules, 3), A >= B >= C in GHz; all 0 for single atoms, A = 0 for linear molecules.
-    """
-    is_atom = np.asarray(numbers) > 0
-    sizes = is_atom.sum(axis=1)
-    ptr = np.concatenate([[0], np.cumsum(sizes)])
-    return rotational_constants_ragged(numbers[is_atom], positions[is_atom], ptr)
-
-
 def rotational_constants_ragged(
     numbers: npt.NDArray[np.integer], positions: Floats, ptr: npt.NDArray[np.integer]
 ) -> Floats:

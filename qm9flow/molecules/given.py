@@ -1,9 +1,11 @@
 """What users give, before it is read: how messages show it, and what is refused unread."""
 
 import reprlib
+from collections.abc import Iterable, Mapping
 
+from qm9flow import properties
 from qm9flow.elements import NUMBER_OF
-from qm9flow.errors import InvalidRecordError, TooLargeError, UnreadableError
+from qm9flow.errors import ConfigError, InvalidRecordError, TooLargeError, UnreadableError
 from qm9flow.molecules.molecule import Geometry
 
 MAX_TEXT_CHARACTERS = 1_000_000
@@ -30,6 +32,38 @@ def shown(value: object) -> str:
     except ValueError:  # an integer of thousands of digits
         text = f"a huge {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def wanted_targets(names: object) -> tuple[str, ...]:
+    """Names of targets as a user gives them.
+
+    Args:
+        names: Should be a list of names; None means all targets.
+
+    Returns:
+        Each once, in order.
+
+    Raises:
+        ConfigError: It is no list of names, or an empty one.
+        UnknownTargetError: There is no such target.
+    """
+    if names is None:
+        return properties.TARGETS
+    known = f"the targets are {', '.join(properties.TARGETS)}"
+    if isinstance(names, str | bytes | Mapping) or not isinstance(names, Iterable):
+        raise ConfigError(
+            "targets must be a list of names, or left out for all of them, got "
+            f"{shown(names)}; {known}"
+        )
+    given = list(names)
+    if not given:
+        raise ConfigError(
+            f"targets is an empty list: name some, or leave it out for all of them; {known}"
+        )
+    for name in given:
+        if not isinstance(name, str):
+            raise ConfigError(f"a target is named by a text, got {shown(name)}; {known}")
+    return tuple(dict.fromkeys(properties.get(name).name for name in given))
 
 
 def require_text(text: object, what: str) -> str:

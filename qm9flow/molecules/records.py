@@ -1,4 +1,4 @@
-"""Molecules from the entries of an HTTP request, in any form, and their drawings.
+"""Molecules from the entries of an HTTP request, in any form, and what to draw of them.
 
 Whatever comes in, these functions give a valid molecule or a `MoleculeError` that says which atom
 or line is wrong and why. SMILES and mol blocks go through `qm9flow.molecules.pool`.
@@ -57,10 +57,10 @@ def from_records(
     budget_s: float | None = None,
     progress: Progress | None = None,
 ) -> list[Structure | MoleculeError]:
-    """Molecules from the entries of an HTTP request, each judged by itself.
+    """Molecules from the entries of an HTTP request or the rows of a file, each judged by itself.
 
     Args:
-        records: As in `from_record`.
+        records: As in `from_record`; a `MoleculeError`, where a row holds none, is its own result.
         pool: Does the SMILES and mol blocks, and holds the limit of atoms.
         budget_s: Seconds for all SMILES and mol blocks together; none means no limit.
         progress: Called with (what, done, total) after each of them.
@@ -80,7 +80,7 @@ def read_records(
     """The quick part of `from_records`: all that needs no RDKit.
 
     Args:
-        records: As in `from_record`.
+        records: As in `from_records`.
         max_atoms: Most atoms of a molecule.
 
     Returns:
@@ -89,7 +89,9 @@ def read_records(
     results: list[Molecule | Job | MoleculeError] = []
     for record in records:
         try:
-            results.append(_read(record, max_atoms))
+            results.append(
+                record if isinstance(record, MoleculeError) else _read(record, max_atoms)
+            )
         except MoleculeError as error:
             results.append(error)
     return results
@@ -116,32 +118,13 @@ def _read(record: object, max_atoms: int) -> Molecule | Job:
     return from_arrays(record["numbers"], record["positions"], geometry, max_atoms=max_atoms)
 
 
-def draw_records(
-    records: Sequence[object], pool: MoleculePool, *, budget_s: float | None = None
-) -> list[str | MoleculeError]:
-    """Drawings of the entries of an HTTP request, each judged by itself.
-
-    A SMILES or a mol block is drawn whatever its elements and charge; bonds of a geometry are
-    perceived from the distances.
-
-    Args:
-        records: As in `from_record`.
-        pool: Draws, and holds the limit of atoms.
-        budget_s: Seconds for all of them together; none means no limit.
-
-    Returns:
-        An SVG document or an error for each entry, in order.
-    """
-    results = read_drawings(records, pool.max_atoms)
-    jobs = [item for item in results if isinstance(item, DrawingJob)]
-    drawn = iter(pool.draw(jobs, budget_s=budget_s)) if jobs else iter(())
-    return [next(drawn) if isinstance(item, DrawingJob) else item for item in results]
-
-
 def read_drawings(
     records: Sequence[object], max_atoms: int = MAX_ATOMS
 ) -> list[DrawingJob | MoleculeError]:
-    """The quick part of `draw_records`: all that needs no RDKit.
+    """What is to be drawn of the entries of an HTTP request, each judged by itself.
+
+    A SMILES or a mol block is drawn whatever its elements and charge; bonds of a geometry are
+    perceived from the distances.
 
     Args:
         records: As in `from_record`.

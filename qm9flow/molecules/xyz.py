@@ -60,31 +60,6 @@ def from_xyz(text: str, geometry: Geometry = "dft", max_atoms: int = MAX_ATOMS) 
     return from_arrays(numbers, positions, geometry, max_atoms=max_atoms, name=name)
 
 
-def split_xyz(text: str) -> list[str]:
-    """The molecules of an XYZ text that holds several, one behind the other.
-
-    Args:
-        text: XYZ, each molecule with its number of atoms; or one molecule in any form.
-
-    Returns:
-        One text a molecule; the whole text where no further molecule can be told apart.
-    """
-    _, lines = _skip_blank(re.split(r"\r\n|\r|\n", text))
-    parts: list[str] = []
-    start = 0
-    while start < len(lines):
-        count = _count(lines[start])
-        end = len(lines) if count is None else start + count + 2
-        following = end
-        while following < len(lines) and not lines[following].strip():
-            following += 1
-        if following < len(lines) and _count(lines[following]) is None:
-            end = following = len(lines)
-        parts.append("\n".join(lines[start:end]))
-        start = following
-    return parts or [text]
-
-
 def to_xyz(molecule: Molecule) -> str:
     """A molecule as an XYZ text.
 

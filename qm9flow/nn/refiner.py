@@ -10,12 +10,16 @@ GeoTMI, H. Kim et al. (arXiv:2304.03724); from MMFF94's to DFT's geometries by a
 arXiv:2411.19769.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
-from qm9flow.config import DensityConfig
+from qm9flow.config import DensityConfig, ModelConfig
+from qm9flow.errors import ConfigError
 from qm9flow.nn.pairs import pair_distances, pair_mask
 from qm9flow.nn.trunk import DensityTrunk
+from qm9flow.nn.weights import misfit
 
 ROUNDS = 2
 """Looks at a geometry, by the same weights. After as many minutes of training, distances of bonded
@@ -84,3 +88,26 @@ class Refiner(DensityTrunk):
         near = (squared < FARTHEST_ANGSTROM**2) | (numbers == 0)
         is_sound = apart.flatten(1).all(dim=1) & near.all(dim=1)
         return torch.where(is_sound[:, None, None], found, positions)
+
+
+def make_refiner(config: ModelConfig, tensors: Mapping[str, Tensor]) -> Refiner:
+    """A refiner with its weights.
+
+    Args:
+        config: Of the network whose geometries it refines; it has the network's own widths.
+        tensors: By name.
+
+    Returns:
+        On the CPU, in evaluation mode, not to be trained.
+
+    Raises:
+        ConfigError: They are another network's.
+    """
+    if not isinstance(config, DensityConfig):
+        raise ConfigError("geometries are refined for networks of the architecture density only")
+    with torch.random.fork_rng(devices=[]):  # initial weights are overwritten at once
+        refiner = Refiner(config)
+    if problem := misfit(refiner.state_dict(), tensors):
+        raise ConfigError(f"these weights refine no geometries: {problem}")
+    refiner.load_state_dict(dict(tensors))
+    return refiner.requires_grad_(False).eval()

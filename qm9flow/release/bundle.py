@@ -24,18 +24,18 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
-from torch import nn
+from torch import Tensor, nn
 
 from qm9flow.config import DensityConfig, GeometrySource, TrainConfig
 from qm9flow.data.store import Dataset
-from qm9flow.errors import BundleError
+from qm9flow.errors import BundleError, ConfigError
 from qm9flow.inference.calibration import FILE as CALIBRATION
 from qm9flow.inference.calibration import Calibration, SourceCalibration
 from qm9flow.inference.predictor import CHOICE, ROUGH
 from qm9flow.nn.catalog import build
 from qm9flow.nn.choice import Choice
 from qm9flow.nn.contract import PropertyModel
-from qm9flow.nn.refiner import Refiner
+from qm9flow.nn.refiner import Refiner, make_refiner
 from qm9flow.nn.trust import Trust
 from qm9flow.nn.weights import misfit
 from qm9flow.release.card import model_card
@@ -338,31 +338,36 @@ def _assemble(
 ) -> PropertyModel:
     with torch.random.fork_rng(devices=[]):  # initial weights are overwritten at once
         network = build(train.model, codec.names)
-        refines = None if refiner is None else Refiner(_density(train, where))
     _fill(network, released.weights, where)
-    if refines is not None and refiner is not None:
-        _fill(refines, refiner, f"{where} of the refiner")
+    refines = None if refiner is None else _refiner(train, refiner, f"{where} of the refiner")
     return PropertyModel(network, codec, released.trust, refines).eval()
 
 
+def _refiner(train: TrainConfig, weights: bytes, where: str) -> Refiner:
+    try:
+        return make_refiner(train.model, _tensors(weights, where))
+    except ConfigError as error:
+        raise BundleError(f"{where}: {error}") from error
+
+
 def _choice(train: TrainConfig, weights: bytes, where: str) -> Choice:
+    if not isinstance(train.model, DensityConfig):
+        raise BundleError(f"{where}: conformers are weighed by networks of the kind density only")
     with torch.random.fork_rng(devices=[]):
-        choice = Choice(_density(train, where))
+        choice = Choice(train.model)
     _fill(choice, weights, where)
     return choice.eval()
 
 
-def _density(train: TrainConfig, where: str) -> DensityConfig:
-    if not isinstance(train.model, DensityConfig):
-        raise BundleError(f"{where}: geometries are refined by networks of the kind density only")
-    return train.model
-
-
 def _fill(network: nn.Module, weights: bytes, where: str) -> None:
-    try:
-        tensors = load(weights)
-    except SafetensorError as error:
-        raise BundleError(f"{where} cannot be read as safetensors: {error}") from error
+    tensors = _tensors(weights, where)
     if problem := misfit(network.state_dict(), tensors):
         raise BundleError(f"{where}: {problem}")
     network.load_state_dict(tensors)
+
+
+def _tensors(weights: bytes, where: str) -> dict[str, Tensor]:
+    try:
+        return load(weights)
+    except SafetensorError as error:
+        raise BundleError(f"{where} cannot be read as safetensors: {error}") from error

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from qm9flow.config import TrainConfig
+from qm9flow.data.geometry_set import GeometrySet
 from qm9flow.data.relaxed import open_relaxed
-from qm9flow.data.resident import Atoms, Batch, ResidentMolecules
+from qm9flow.data.resident import Batch, ResidentMolecules
 from qm9flow.data.store import Dataset
+from qm9flow.errors import ConfigError
 from qm9flow.nn.pairs import pair_distances, pair_mask
 from qm9flow.nn.refiner import Refiner
 from qm9flow.training.metrics import training_sample
@@ -61,7 +63,8 @@ class GeometryTask(TrunkTask):
             device: Where it runs.
 
         Raises:
-            ConfigError: The split has fewer molecules than asked for.
+            ConfigError: The split has fewer molecules than asked for, or none of those asked for
+                can be used.
             CacheError: The approximate geometries have not been made yet.
         """
         sample = training_sample(config, dataset)
@@ -102,16 +105,20 @@ class GeometryTask(TrunkTask):
 
 
 def _pairs_of_geometries(
-    dataset: Dataset, molecules: npt.NDArray[np.int64], device: torch.device
+    dataset: Dataset, asked: npt.NDArray[np.int64], device: torch.device
 ) -> ResidentMolecules:
     """Approximate geometries, and as targets DFT's positions, (N * 3,), 0 for padding.
 
     DFT's are laid over the approximate ones.
     """
     relaxed = open_relaxed(dataset)
-    molecules = molecules[np.diff(relaxed.first)[molecules] > 0]
-    places = relaxed.first[molecules]
-    molecules, places = _alike(dataset, relaxed, molecules, places)
+    known = asked[np.diff(relaxed.first)[asked] > 0]
+    molecules, places = _alike(dataset, relaxed, known)
+    if not len(molecules):
+        raise ConfigError(
+            f"none of {len(asked):,} molecules has an approximate geometry whose atoms come in "
+            "QM9's order: take more for training and validation"
+        )
     sizes = dataset.sizes[molecules]
     is_atom = np.arange(sizes.max()) < sizes[:, None]
     true = np.zeros((*is_atom.shape, 3), dtype=np.float64)
@@ -163,17 +170,15 @@ def _varied(batch: Batch, generator: torch.Generator) -> Batch:
 
 
 def _alike(
-    dataset: Dataset,
-    relaxed: Atoms,
-    molecules: npt.NDArray[np.int64],
-    places: npt.NDArray[np.int64],
+    dataset: Dataset, relaxed: GeometrySet, molecules: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Those whose atoms come in the same order in both."""
-    same = (
-        relaxed.numbers[atoms_of(relaxed, places)] == dataset.numbers[atoms_of(dataset, molecules)]
+    """Those whose atoms come in the same order in both, and where their geometries are."""
+    places = relaxed.first[molecules]
+    differs = (
+        relaxed.numbers[atoms_of(relaxed, places)] != dataset.numbers[atoms_of(dataset, molecules)]
     )
-    starts = np.concatenate([[0], np.cumsum(dataset.sizes[molecules])[:-1]])
-    is_same = np.logical_and.reduceat(same, starts)
+    owner = np.repeat(np.arange(len(molecules)), dataset.sizes[molecules])
+    is_same = np.bincount(owner[differs], minlength=len(molecules)) == 0
     return molecules[is_same], places[is_same]
 
 

@@ -5,11 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from qm9flow.config import DensityConfig, TrainConfig
+from qm9flow.config import TrainConfig
 from qm9flow.data.store import Dataset
-from qm9flow.errors import ConfigError
-from qm9flow.nn.refiner import Refiner
-from qm9flow.nn.weights import misfit
+from qm9flow.nn.refiner import make_refiner
 from qm9flow.training.conformer_task import ConformerTask
 from qm9flow.training.geometry_task import GeometryTask
 from qm9flow.training.property_task import PropertyTask
@@ -44,27 +42,5 @@ def task_of(
         return GeometryTask(config, dataset, device)
     if config.targets == "conformer":
         return ConformerTask(config, dataset, device)
-    made = None if refiner is None else make_refiner(config, refiner)
+    made = None if refiner is None else make_refiner(config.model, refiner)
     return PropertyTask(config, dataset, device, made)
-
-
-def make_refiner(config: TrainConfig, tensors: Mapping[str, Tensor]) -> Refiner:
-    """A refiner with its weights.
-
-    Args:
-        config: Of a training whose geometries it refines; it has the network's own widths.
-        tensors: By name.
-
-    Returns:
-        On the CPU, not to be trained.
-
-    Raises:
-        ConfigError: They are another network's.
-    """
-    if not isinstance(config.model, DensityConfig):
-        raise ConfigError("geometries are refined for networks of the architecture density only")
-    refiner = Refiner(config.model)
-    if problem := misfit(refiner.state_dict(), tensors):
-        raise ConfigError(f"these weights refine no geometries: {problem}")
-    refiner.load_state_dict(dict(tensors))
-    return refiner.requires_grad_(False).eval()

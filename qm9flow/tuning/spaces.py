@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -184,11 +183,6 @@ class Space:
             ]
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    @property
-    def grid_size(self) -> int:
-        """Points of the full grid."""
-        return sum(math.prod(len(item.grid) for item in part.values()) for part in self.flat)
 
 
 _TRAIN_FIELDS = {item.name for item in dataclasses.fields(TrainConfig)} - {"model", "seed"}

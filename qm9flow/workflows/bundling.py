@@ -18,7 +18,7 @@ from qm9flow.evaluation.coverage import Intervals
 from qm9flow.inference.calibration import LEVEL, Calibration
 from qm9flow.nn.catalog import build
 from qm9flow.nn.contract import PropertyModel
-from qm9flow.nn.refiner import Refiner
+from qm9flow.nn.refiner import Refiner, make_refiner
 from qm9flow.properties import GEOMETRIC, TARGETS
 from qm9flow.release.bundle import (
     Companions,
@@ -32,7 +32,6 @@ from qm9flow.release.record import BundleRecord, RoughRecord, record_of
 from qm9flow.tracking import provenance
 from qm9flow.training.metrics import training_codec
 from qm9flow.training.refined import refined
-from qm9flow.training.tasks import make_refiner
 from qm9flow.training.trust import fit_trust
 from qm9flow.workflows.console import Console
 from qm9flow.workflows.judging import (
@@ -238,7 +237,7 @@ def released_rough(rough: Rough, dataset: Dataset) -> ReleasedRough:
     Returns:
         What goes into a bundle.
     """
-    refiner = make_refiner(rough.network.train, load(rough.refiner.weights))
+    refiner = make_refiner(rough.network.train.model, load(rough.refiner.weights))
     network = judged_network(rough.network.train, rough.network.weights, dataset, refiner)
     return ReleasedRough(network, rough.refiner.weights, rough.choice.weights)
 

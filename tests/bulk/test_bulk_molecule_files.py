@@ -3,6 +3,7 @@
 import io
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,6 +68,25 @@ def test_options_for_other_formats_are_refused(tmp_path: Path) -> None:
         Source(path, geometry="dft")
     with pytest.raises(InputFileError, match="No such file"):
         Source(tmp_path / "none.smi")
+
+
+@pytest.mark.parametrize("content", ["C".encode("utf-16"), b"\x1f\x8bno gzip"])
+def test_a_file_that_is_refused_is_closed(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[io.FileIO] = []
+
+    class Kept(io.FileIO):
+        def __init__(self, path: str) -> None:
+            super().__init__(path)
+            opened.append(self)
+
+    monkeypatch.setattr(io, "FileIO", Kept)
+    (tmp_path / "a.smi").write_bytes(content)
+    with pytest.raises(InputFileError) as kept:  # its traceback would keep an open file alive
+        Source(tmp_path / "a.smi")
+    assert kept.value
+    assert [file.closed for file in opened] == [True]
 
 
 def test_smiles_with_and_without_names(tmp_path: Path) -> None:
@@ -160,6 +180,12 @@ def test_frames_of_an_xyz(dataset: object) -> None:
     for row in rows:
         assert not isinstance(row.record, MoleculeError)
         assert from_xyz(row.record["xyz"]).numbers.tolist() == [8, 1, 1]
+
+
+def test_many_frames_take_time_in_proportion() -> None:
+    started = time.monotonic()
+    assert len(rows_of(f"3\nwater\n{WATER}" * 40_000, "xyz")) == 40_000
+    assert time.monotonic() - started < 10  # not to the square
 
 
 def test_extended_xyz_gives_its_pairs(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`qm9flow predict` and `qm9flow serve` as a user calls them."""
 
+import gzip
 import json
 import os
 import re
@@ -22,11 +23,18 @@ import served
 from click.testing import CliRunner, Result
 
 from qm9flow import errors
+from qm9flow.bulk.readers.lines import MAX_CHARACTERS
 from qm9flow.cli import extras
 from qm9flow.cli.main import cli
 from qm9flow.data.store import Dataset
 from qm9flow.elements import SYMBOL_OF
-from qm9flow.errors import ConfigError, DependencyError, Qm9FlowError, RegistryError
+from qm9flow.errors import (
+    ConfigError,
+    DependencyError,
+    InputFileError,
+    Qm9FlowError,
+    RegistryError,
+)
 from qm9flow.inference.predictor import Predictor
 from qm9flow.properties import TARGETS
 
@@ -164,6 +172,42 @@ def test_files_as_other_programs_write_them(registry: Path) -> None:
         assert [result["ok"] for result in answer(name)["results"]] == [True], name
 
 
+def test_a_file_means_the_same_with_and_without_output(registry: Path) -> None:
+    """Bad frames, gzipped files under any name, records of an SDF that are none."""
+    water = served.WATER
+    short = "4\nshort\n" + water.split("\n", 2)[2]
+    (registry / "bad.xyz").write_text(water + short + water)
+    (registry / "zipped.xyz").write_bytes(gzip.compress((water * 2).encode()))
+    (registry / "none.sdf").write_text("nonsense\n$$$$\n$$$$\n")
+    long = "C" * (MAX_CHARACTERS + 1)
+    (registry / "long.smi").write_text(f"C\n{long}\nO\n")
+    for name, codes in {
+        "bad.xyz": ["", "unreadable", ""],
+        "zipped.xyz": ["", ""],
+        "none.sdf": ["unreadable", "empty"],
+        "long.smi": ["", "bad_row", ""],
+    }.items():
+        shown = call("predict", "--json", "--smiles", "N", "--targets", "gap", name)
+        _, *listed = json.loads(shown.stdout)["results"]
+        call("predict", name, "--targets", "gap", "--output", f"{name}.jsonl")
+        lines = (registry / f"{name}.jsonl").read_text().splitlines()
+        for result, row in zip(listed, map(json.loads, lines), strict=True):
+            assert result.get("error", {}) == (
+                {"code": row["error_code"], "message": row["error"]} if row["error"] else {}
+            )
+            assert result.get("values", {"gap": None})["gap"] == row["gap"]
+        assert [result.get("error", {}).get("code", "") for result in listed] == codes
+    assert len(answer("--xyz", "zipped.xyz", "--geometry", "dft", "long.smi")["results"]) == 5
+
+
+def test_a_file_without_molecules_is_told(registry: Path) -> None:
+    for name in ("none.smi", "none.xyz"):
+        (registry / name).write_text("\n")
+        result = call("predict", name)
+        assert result.exit_code == 1
+        assert f"Error: 1 {name}: the file holds no molecule (empty)" in result.stdout
+
+
 def test_model_by_number_and_by_folder(registry: Path, dataset: Dataset) -> None:
     by_alias = answer("--smiles", "CCO")
     by_number = answer("--smiles", "CCO", "--model", "1")
@@ -181,8 +225,8 @@ def test_model_by_number_and_by_folder(registry: Path, dataset: Dataset) -> None
         (["--smiles", "C", "--targets", ","], ConfigError, ["homo"]),
         (["--smiles", "C", "--model", "7"], RegistryError, ["'7'", "champion"]),
         (["--smiles", "C", "--model", "./nowhere"], RegistryError, ["no bundle"]),
-        (["missing.xyz"], ConfigError, ["missing.xyz", "No such file"]),
-        (["table.xls"], ConfigError, ["table.xls", ".smi"]),
+        (["missing.xyz"], InputFileError, ["missing.xyz", "No such file"]),
+        (["table.xls"], ConfigError, ["table.xls", ".smi", "--xyz"]),
         (["--smiles", "C", "--tracking-uri", "sqlite:///none.db"], RegistryError, ["no store"]),
     ],
 )

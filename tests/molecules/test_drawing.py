@@ -1,7 +1,7 @@
 """Drawings: what RDKit can read is drawn, what it cannot has its error; processes may die."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
 import pytest
@@ -10,8 +10,8 @@ from rdkit.Chem import rdDistGeom
 
 from qm9flow.data.store import Dataset
 from qm9flow.errors import DrawingError, MoleculeError
-from qm9flow.molecules.pool import MAX_ATOMS, MoleculePool
-from qm9flow.molecules.records import draw_records
+from qm9flow.molecules.pool import MAX_ATOMS, DrawingJob, MoleculePool
+from qm9flow.molecules.records import read_drawings
 
 WATER = "3\nwater\nO 0.0 0.0 0.1173\nH 0.0 0.7572 -0.4692\nH 0.0 -0.7572 -0.4692"
 
@@ -22,9 +22,18 @@ def pool() -> Iterator[MoleculePool]:
         yield pool
 
 
+def drawings(
+    pool: MoleculePool, records: Sequence[object], budget_s: float | None = None
+) -> list[str | MoleculeError]:
+    read = read_drawings(records)
+    jobs = [item for item in read if isinstance(item, DrawingJob)]
+    drawn = iter(pool.draw(jobs, budget_s=budget_s))
+    return [next(drawn) if isinstance(item, DrawingJob) else item for item in read]
+
+
 def draw(pool: MoleculePool, record: object) -> str:
     """The drawing of one entry, which must be a document of its own."""
-    (drawn,) = draw_records([record], pool)
+    (drawn,) = drawings(pool, [record])
     assert isinstance(drawn, str), drawn
     assert ElementTree.fromstring(drawn).tag.endswith("svg")
     return drawn
@@ -52,7 +61,7 @@ def test_bonds_of_geometries_are_perceived(pool: MoleculePool, dataset: Dataset)
         records.append(
             {"numbers": molecule.numbers.tolist(), "positions": molecule.positions.tolist()}
         )
-    drawn = draw_records(records, pool)
+    drawn = drawings(pool, records)
     assert len(drawn) == len(records)
     assert sum(isinstance(item, str) for item in drawn) >= len(records) - 1
 
@@ -103,7 +112,7 @@ def test_a_mol_block_has_wedges_at_stereocentres_alone(
 def test_what_cannot_be_drawn_has_its_error_and_spoils_no_other(
     pool: MoleculePool, record: object, code: str, words: str
 ) -> None:
-    first, bad, last = draw_records([{"smiles": "C"}, record, {"smiles": "C"}], pool)
+    first, bad, last = drawings(pool, [{"smiles": "C"}, record, {"smiles": "C"}])
     assert isinstance(first, str)
     assert first == last
     assert isinstance(bad, MoleculeError)
@@ -113,13 +122,13 @@ def test_what_cannot_be_drawn_has_its_error_and_spoils_no_other(
 
 def test_a_drawing_that_takes_too_long_is_given_up() -> None:
     with MoleculePool(1, timeout_s=0.001) as pool:
-        (late,) = draw_records([{"smiles": "C1CC2CC3CC1C23" + "C(C)(C)" * 80}], pool)
+        (late,) = drawings(pool, [{"smiles": "C1CC2CC3CC1C23" + "C(C)(C)" * 80}])
     assert isinstance(late, MoleculeError)
     assert late.code == "timeout"
 
 
 def test_no_time_no_drawing(pool: MoleculePool) -> None:
-    (late,) = draw_records([{"smiles": "CCO"}], pool, budget_s=0)
+    (late,) = drawings(pool, [{"smiles": "CCO"}], budget_s=0)
     assert isinstance(late, MoleculeError)
     assert late.code == "timeout"
     assert DrawingError.code == "drawing_failed"

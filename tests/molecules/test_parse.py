@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -19,7 +18,7 @@ from qm9flow.molecules.molecule import Conformers, Molecule, Structure
 from qm9flow.molecules.pool import MoleculePool
 from qm9flow.molecules.records import from_records
 from qm9flow.molecules.sdf import from_sdf, split_sdf
-from qm9flow.molecules.xyz import from_xyz, split_xyz
+from qm9flow.molecules.xyz import from_xyz
 
 WATER = "3\nwater\nO 0.0 0.0 0.1173\nH 0.0 0.7572 -0.4692\nH 0.0 -0.7572 -0.4692\n"
 
@@ -152,16 +151,7 @@ def test_a_machine_at_its_limit_is_no_fault_of_a_molecule(monkeypatch: pytest.Mo
     assert isinstance(found, Conformers)
 
 
-def test_a_file_of_several_molecules_is_split() -> None:
-    assert [from_xyz(part).name for part in split_xyz(WATER + "\n" + WATER)] == [
-        "water",
-        "water",
-    ]
-    assert split_xyz("junk\n1\n") == ["junk\n1"]
-    started = time.monotonic()
-    assert len(split_xyz(WATER * 40_000)) == 40_000
-    assert time.monotonic() - started < 10  # in proportion to the length, not to its square
-    assert split_xyz("") == [""]
+def test_an_sdf_of_several_molecules_is_split() -> None:
     blocks = split_sdf(ETHANOL_BLOCK + "> <x>\n1\n\n$$$$\r\n" + ETHANOL_BLOCK)
     assert len(blocks) == 2
     assert [from_sdf(block).name for block in blocks] == ["ethanol", "ethanol"]
@@ -301,14 +291,13 @@ xyz_like = st.one_of(
 @settings(max_examples=400, deadline=None)
 @given(xyz_like)
 def test_no_xyz_text_breaks_the_parser(text: str) -> None:
-    for part in (text, *split_xyz(text)):
-        try:
-            molecule = from_xyz(part)
-        except MoleculeError as error:
-            result: object = str(error)
-        else:
-            result = molecule
-        assert result.isascii() if isinstance(result, str) else sound(result)
+    try:
+        molecule = from_xyz(text)
+    except MoleculeError as error:
+        result: object = str(error)
+    else:
+        result = molecule
+    assert result.isascii() if isinstance(result, str) else sound(result)
 
 
 arrays_like = st.fixed_dictionaries(

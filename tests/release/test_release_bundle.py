@@ -19,7 +19,14 @@ from qm9flow.molecules.geometry import nuclear_extents
 from qm9flow.nn.catalog import build
 from qm9flow.properties import LEARNED
 from qm9flow.release import bundle as bundles
-from qm9flow.release.bundle import Released, load_model, read_bundle, write_bundle
+from qm9flow.release.bundle import (
+    Released,
+    extend_bundle,
+    load_model,
+    read_bundle,
+    read_rough_weights,
+    write_bundle,
+)
 from qm9flow.release.record import FORMAT, BundleRecord
 
 NEWER = FORMAT + 1
@@ -207,6 +214,22 @@ def test_weights_of_another_network_are_refused(
 ) -> None:
     with pytest.raises(BundleError, match=r"the weights: the tensor .* is missing"):
         write_bundle(tmp_path / "new", record, Released(save({})), dataset=dataset)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_another_refiner_are_refused(tmp_path: Path, dataset: Dataset) -> None:
+    companions = Path(__file__).parent / "format_7"
+    record, _ = read_bundle(companions)
+    released = read_rough_weights(companions)
+    assert record.rough is not None
+    assert released is not None
+    for refiner, said in (
+        (released.choice, r"refine no geometries: the tensor .* is missing"),
+        (b"none", "cannot be read as safetensors"),
+    ):
+        other = dataclasses.replace(released, refiner=refiner)
+        with pytest.raises(BundleError, match=f"the weights of the refiner.* {said}"):
+            extend_bundle(companions, tmp_path / "new", record.rough, other, dataset=dataset)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -222,10 +222,11 @@ def test_order_is_kept(client: TestClient, dataset: Dataset) -> None:
 
 
 def rotational(molecule: Molecule) -> list[float]:
-    from qm9flow.molecules.geometry import rotational_constants_ghz
+    from qm9flow.molecules.geometry import rotational_constants_ragged
 
-    numbers, positions = molecule.numbers[None], molecule.positions[None]
-    constants: list[float] = rotational_constants_ghz(numbers, positions)[0].tolist()
+    ptr = np.array([0, len(molecule)])
+    found = rotational_constants_ragged(molecule.numbers, molecule.positions, ptr)
+    constants: list[float] = found[0].tolist()
     return constants
 
 

@@ -20,14 +20,13 @@ from qm9flow.data.store import Dataset
 from qm9flow.errors import ConfigError
 from qm9flow.inference.choice import open_choice
 from qm9flow.nn.choice import Choice
-from qm9flow.nn.refiner import Refiner
+from qm9flow.nn.refiner import Refiner, make_refiner
 from qm9flow.release.export import check_choice, export_choice
 from qm9flow.training.events import Event, Failed, Finished
 from qm9flow.training.fit import fit
 from qm9flow.training.geometry_task import GeometryTask, superposed
 from qm9flow.training.refined import atoms_of, refined
 from qm9flow.training.start import weights_digest
-from qm9flow.training.tasks import make_refiner
 
 PRETRAINED = Path(qm9flow.__file__).parent / "pretrained" / "bundle"
 SPLIT = make_split("standard")
@@ -84,7 +83,7 @@ def test_a_refiner_brings_geometries_nearer_to_dfts(dataset: Dataset, tmp_path: 
     ended = finished(list(fit(config, beside, start=start)))
     assert ended.best_metrics["val/score"] < 0.95 * before["val/score"]
     assert ended.best_metrics["val/bonded/mae"] < 0.85 * before["val/bonded/mae"]
-    refiner = make_refiner(config, load(ended.weights))
+    refiner = make_refiner(config.model, load(ended.weights))
     again = task.validate(refiner)
     assert again["val/score"] == pytest.approx(ended.best_metrics["val/score"], rel=1e-5)
 
@@ -133,6 +132,14 @@ def test_a_refiner_sees_other_errors_than_the_force_fields_too(beside: Dataset) 
     assert 0.55 < is_made.float().mean() < 0.75
     assert distance[~is_made].mean() < 0.7 * distance[is_made].mean()
     assert distance[~is_made].min() < 0.01
+
+
+def test_a_refiner_without_any_geometry_is_impossible(dataset: Dataset, tmp_path: Path) -> None:
+    nobody = few_geometries.with_geometries(dataset, tmp_path, CHOSEN[-24:], "approximate")
+    *_, last = fit(GEOMETRY, nobody)
+    assert isinstance(last, Failed)
+    assert last.reason == "impossible"
+    assert "none of 96 molecules has an approximate geometry" in last.message
 
 
 def test_a_training_sees_what_its_refiner_makes(beside: Dataset) -> None:

@@ -13,6 +13,7 @@ from qm9flow.errors import ConfigError, InputFileError
 
 InputFormat = Literal["csv", "tsv", "smi", "sdf", "xyz"]
 INPUT_FORMATS: tuple[InputFormat, ...] = get_args(InputFormat)
+HAS_COORDINATES: tuple[InputFormat, ...] = ("sdf", "xyz")
 
 _BY_SUFFIX: dict[str, InputFormat] = {
     ".csv": "csv",
@@ -57,7 +58,7 @@ def format_of(source: Path | str, said: str | None = None) -> InputFormat:
     if found is None:
         raise ConfigError(
             f"{source}: unknown kind of file; known are {', '.join(_BY_SUFFIX)}, also with .gz "
-            "behind; or say what it is with --format"
+            "behind; or say what it is with --format, --xyz or --sdf"
         )
     return found
 
@@ -104,7 +105,7 @@ class Source:
         self.geometry = geometry
         if smiles_column is not None and self.format not in ("csv", "tsv"):
             raise ConfigError(f"--smiles-column is for CSV and TSV; {source} is {self.format}")
-        if geometry is not None and self.format not in ("sdf", "xyz"):
+        if geometry is not None and self.format not in HAS_COORDINATES:
             raise ConfigError(f"--geometry is for XYZ and SDF; {source} is {self.format}")
         self.lines = Lines(source, stdin)
         self.name = self.lines.name

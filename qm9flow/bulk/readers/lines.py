@@ -51,7 +51,20 @@ class Lines:
         self._again: deque[str] = deque()
         try:
             self._raw = self._open(stdin)
-            bytes_in: Any = io.BufferedReader(self._raw, 1 << 16)
+        except OSError as error:
+            raise self._unreadable(error) from error
+        try:
+            bytes_in = self._unzipped()
+        except InputFileError:
+            self.close()
+            raise
+        self._text = io.TextIOWrapper(
+            bytes_in, encoding="utf-8-sig", errors="surrogateescape", newline=""
+        )
+
+    def _unzipped(self) -> Any:
+        bytes_in: Any = io.BufferedReader(self._raw, 1 << 16)
+        try:
             # A slow pipe may have given its first byte only.
             if bytes_in.peek(2)[:2] in (_GZIP, _GZIP[:1]):
                 bytes_in = gzip.GzipFile(fileobj=bytes_in)
@@ -59,9 +72,7 @@ class Lines:
                 raise InputFileError(f"{self.name} is in UTF-16: save it as UTF-8")
         except (OSError, EOFError, zlib.error) as error:
             raise self._unreadable(error) from error
-        self._text = io.TextIOWrapper(
-            bytes_in, encoding="utf-8-sig", errors="surrogateescape", newline=""
-        )
+        return bytes_in
 
     def _open(self, stdin: IO[bytes] | None) -> Any:
         if str(self.source) != STDIN:
