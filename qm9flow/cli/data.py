@@ -87,7 +87,7 @@ def conformers(
 ) -> None:
     """Make geometries from SMILES, as users have them.
 
-    ETKDGv3 and MMFF94, with the handedness of QM9's own geometries. It takes about three
+    ETKDGv3 and MMFF94, with the handedness of QM9's own geometries. It takes about four
     hours of one core; started again after an interruption, it goes on.
 
     \b

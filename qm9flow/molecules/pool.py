@@ -37,14 +37,14 @@ from qm9flow.errors import (
 from qm9flow.molecules.molecule import Conformers, Geometry, Molecule, Structure
 
 TIMEOUT_S = 10.0
-"""Seconds for one molecule; a SMILES of QM9 takes 0.08 on average."""
+"""Seconds for one molecule; a SMILES of QM9 takes 0.11 on average."""
 
 MAX_ATOMS = 256
 """Most atoms of a molecule, hydrogens included; QM9's largest has 29. Cost and memory of networks
 grow with the square."""
 
 CONFORMERS = 60
-"""Starts of a SMILES, at most, and so geometries: 17 and 4.6 on average for QM9's molecules
+"""Starts of a SMILES, at most, and so geometries: 21 and 6 on average for QM9's molecules
 (`qm9flow.molecules.embed` says when they end)."""
 
 START_TIMEOUT_S = 120.0
