@@ -259,19 +259,36 @@ class Batcher(Generic[In, Out]):
                 self._ready.wait()
 
     def _gather(self) -> list[_Part[In, Out]]:
-        """One item from each request in turn, as many as the budget allows."""
+        """Half a batch from the oldest request, the rest one item from each request in turn.
+
+        By turns alone, requests of one size would all end at once: then all answers are written and
+        all new requests read while no lane has work.
+        """
         batch: list[_Part[In, Out]] = []
-        total = 0
+        self._turns = deque(item for item in self._turns if item.pending and not item.is_over)
+        if not self._turns:
+            return batch
+        oldest = min(self._turns, key=lambda ticket: ticket.since)
+        half, left = self._budget // 2, self._budget
+        while oldest.pending and oldest.pending[0][2] <= half:
+            cost = self._take(oldest, batch)
+            half, left = half - cost, left - cost
+        if batch and self._turns[0] is oldest:  # that was its turn
+            self._turns.rotate(-1)
         while self._turns:
             ticket = self._turns[0]
-            if not ticket.pending or ticket.is_over:
+            if ticket.pending:
+                if batch and ticket.pending[0][2] > left:
+                    break
+                left -= self._take(ticket, batch)
+                self._turns.rotate(-1)
+            else:
                 self._turns.popleft()
-                continue
-            index, item, cost = ticket.pending[0]
-            if batch and total + cost > self._budget:
-                break
-            ticket.pending.popleft()
-            batch.append(_Part(ticket, index, item, cost))
-            total += cost
-            self._turns.rotate(-1)
         return batch
+
+    @staticmethod
+    def _take(ticket: _Ticket[In, Out], batch: list[_Part[In, Out]]) -> int:
+        """Move a request's next item into a batch; gives its cost."""
+        index, item, cost = ticket.pending.popleft()
+        batch.append(_Part(ticket, index, item, cost))
+        return cost

@@ -4,6 +4,8 @@ BentoML starts, supervises and stops the processes and builds containers; the ro
 metrics and the access log are those of `serving.app`.
 """
 
+import sys
+
 import bentoml
 from bentoml.exceptions import BentoMLException
 
@@ -17,6 +19,11 @@ BENTOML_SECONDS = 300
 """BentoML's own limit of a request, whose answer has another shape: ours always comes first. Not
 longer, because it keeps a timer for every request until then.
 """
+
+SWITCH_SECONDS = 0.001
+"""After which one thread of Python lets another one run: a lane whose network has ended waits less
+for the answers of others to be written. With Python's own 5 ms, two cores answer 8% fewer requests
+of 64 molecules."""
 
 
 def current_runtime() -> Runtime | None:
@@ -39,6 +46,7 @@ class Worker:
         """Load the model in the background; `/readyz` says when it is there."""
         if QM9Flow.config.get("workers") in (None, 1):
             metrics.stay_in_memory()
+        sys.setswitchinterval(SWITCH_SECONDS)
         settings = read_settings()
         self.runtime = Runtime(settings)
         on_stop(self.runtime.stop, settings.linger_seconds)
@@ -55,5 +63,6 @@ QM9Flow = bentoml.service(
     traffic={"timeout": BENTOML_SECONDS},
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
+    tracing={"excluded_urls": ".*"},  # sent nowhere, and a sixth of the time of a small request
 )
 QM9Flow.add_asgi_middleware(Front, current=current_runtime)

@@ -110,6 +110,19 @@ def test_a_huge_request_does_not_keep_a_small_one_waiting(
     assert huge.result(10) == [10] * 1000
 
 
+def test_requests_of_one_size_end_one_after_the_other(
+    doubler: Doubler, pool: ThreadPoolExecutor
+) -> None:
+    busy(doubler, pool)
+    older = doubler.later(pool, [2] * 20)
+    younger = doubler.later(pool, [3] * 20)
+    doubler.gate.set()
+    assert (older.result(5), younger.result(5)) == ([4] * 20, [6] * 20)
+    of_both = [batch for batch in doubler.batches if 2 in batch]
+    assert len(of_both) < len(doubler.batches) - 4
+    assert all(3 in batch for batch in of_both)  # which went on, too
+
+
 def test_what_breaks_costs_its_batch_alone_and_the_lane_lives_on(
     doubler: Doubler, pool: ThreadPoolExecutor
 ) -> None:
