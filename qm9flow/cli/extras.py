@@ -21,7 +21,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "qm9pack",
         "pyarrow",
     ),
-    "serve": ("bentoml", "chemiscope", "orjson"),
+    "serve": ("bentoml", "chemiscope", "httptools", "orjson", "uvloop"),
     "cluster": ("ray",),
     "postgres": ("psycopg",),
 }

@@ -29,7 +29,7 @@ from qm9flow.errors import (
 )
 from qm9flow.inference.prediction import Prediction, Shape, entry
 from qm9flow.inference.predictor import Floats, Predictor, groups_of_similar_size
-from qm9flow.molecules.geometry import rotational_constants_ghz
+from qm9flow.molecules.geometry import rotational_constants_ragged
 from qm9flow.molecules.molecule import RT_KCAL, Conformers, Molecule
 from qm9flow.molecules.pool import MAX_ATOMS
 from qm9flow.molecules.smiles import from_smiles
@@ -375,7 +375,9 @@ def refining() -> Predictor:
 
 
 def constants(shape: Shape) -> list[float]:
-    found: list[float] = rotational_constants_ghz(shape.numbers[None], shape.positions[None])[0]
+    found: list[float] = rotational_constants_ragged(
+        shape.numbers, shape.positions, np.array([0, len(shape.numbers)])
+    )[0]
     return list(found)
 
 

@@ -14,7 +14,7 @@ from test_service_contract import check, predict, refused
 
 from qm9flow.config import ServeConfig
 from qm9flow.data.store import Dataset
-from qm9flow.molecules.geometry import rotational_constants_ghz
+from qm9flow.molecules.geometry import rotational_constants_ragged
 from qm9flow.molecules.smiles import from_smiles
 from qm9flow.properties import PROPERTIES
 from qm9flow.registry import pretrained
@@ -84,9 +84,9 @@ def test_positions_are_the_refined_ones_that_rotational_constants_are_of(
         engine.close()
     check(client, "Answer", answer)
     for result in answer["results"]:
-        numbers = np.array([result["geometry"]["numbers"]])
-        positions = np.array([result["geometry"]["positions"]])
-        constants = rotational_constants_ghz(numbers, positions)[0]
+        numbers = np.array(result["geometry"]["numbers"])
+        positions = np.array(result["geometry"]["positions"])
+        (constants,) = rotational_constants_ragged(numbers, positions, np.array([0, len(numbers)]))
         assert list(result["values"].values()) == pytest.approx(constants, rel=1e-9)
     geometries = [result["geometry"] for result in answer["results"]]
     assert [geometry["refined"] for geometry in geometries] == [True, True, False]
