@@ -74,9 +74,9 @@ class Member(DensityTrunk):
         """Look at conformers.
 
         Args:
-            numbers: (G, N) int64, atomic numbers, 0 where there is no atom.
-            positions: (G, N, 3), angstrom, minima of the force field.
-            energies: (G,), kcal/mol above the molecule's lowest; None means they are all that.
+            numbers: As in `Choice.forward`.
+            positions: The same.
+            energies: The same.
 
         Returns:
             (G,), logarithms of weights, up to a constant of each molecule's.

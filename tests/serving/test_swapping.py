@@ -58,15 +58,19 @@ def registry(
     return made
 
 
-@pytest.fixture
-def runtime(registry: registering.Registry) -> Iterator[Runtime]:
-    settings = ServeConfig(
+def settings_of(registry: registering.Registry, model: str = "champion") -> ServeConfig:
+    return ServeConfig(
+        model=model,
         conformer_workers=1,
         device="cpu",
         poll_seconds=0.1,
         tracking_uri=f"sqlite:///{registry.folder}/mlflow.db",
     )
-    started = Runtime(settings)
+
+
+@pytest.fixture
+def runtime(registry: registering.Registry) -> Iterator[Runtime]:
+    started = Runtime(settings_of(registry))
     try:
         started.wait(60)
         yield started
@@ -212,14 +216,7 @@ def test_an_alias_is_one_as_mlflow_writes_it_too(alias: str) -> None:
 
 
 def test_an_address_of_mlflows_is_followed(registry: registering.Registry) -> None:
-    settings = ServeConfig(
-        model="models:/qm9flow@champion",
-        conformer_workers=1,
-        device="cpu",
-        poll_seconds=0.1,
-        tracking_uri=f"sqlite:///{registry.folder}/mlflow.db",
-    )
-    runtime = Runtime(settings)
+    runtime = Runtime(settings_of(registry, model="models:/qm9flow@champion"))
     try:
         runtime.wait(60)
         assert answer(runtime)[0] == 1

@@ -7,7 +7,7 @@ from qm9flow.bulk.readers.lines import MAX_CHARACTERS, Lines
 from qm9flow.bulk.rows import Row
 from qm9flow.errors import RowError
 
-HEADERS = ("smiles", "canonical_smiles")
+_HEADERS = ("smiles", "canonical_smiles")
 """First words of a first line that is a header, such as RDKit writes."""
 
 _BLANK = re.compile(r"[ \t]+")
@@ -46,7 +46,7 @@ class SmilesReader:
                 continue
             words = _BLANK.split(line.strip(" \t\r\n"), maxsplit=1)
             smiles = words[0]
-            is_header = is_first and smiles.lower() in HEADERS
+            is_header = is_first and smiles.lower() in _HEADERS
             if not smiles or smiles.startswith("#"):
                 continue
             is_first = False
