@@ -87,7 +87,7 @@ class ResidentConformers:
         return len(self.sizes)
 
     def batches(
-        self, molecules: int, batch_size: int, generator: torch.Generator
+        self, molecules: int, batch_size: int, generator: torch.Generator, *, most: int
     ) -> Iterator[ConformerBatch]:
         """One epoch: every molecule once, those of a batch about as large as each other.
 
@@ -95,6 +95,8 @@ class ResidentConformers:
             molecules: The first ones, so many.
             batch_size: Molecules of a batch.
             generator: On the CPU.
+            most: Conformers of a molecule: QM9's own, and of the others as many as are left,
+                drawn anew each time.
 
         Yields:
             Batches in random order.
@@ -103,7 +105,10 @@ class ResidentConformers:
         order = order[np.argsort(self.sizes[order], kind="stable")]
         ends = range(0, molecules, batch_size)
         for i in torch.randperm(len(ends), generator=generator).tolist():
-            yield self.some(order[ends[i] : ends[i] + batch_size])
+            chosen = order[ends[i] : ends[i] + batch_size]
+            owner, places = self._conformers_of(chosen)
+            keep = _some_of_each(owner, self.is_known[places], most, generator)
+            yield self._batch(chosen, owner[keep], places[keep])
 
     def ordered(self, batch_size: int) -> Iterator[ConformerBatch]:
         """Every molecule once, by size.
@@ -127,12 +132,16 @@ class ResidentConformers:
         Returns:
             All of their conformers.
         """
+        return self._batch(molecules, *self._conformers_of(molecules))
+
+    def _conformers_of(self, molecules: Indices) -> tuple[Tensor, Tensor]:
+        """(G,) and (G,), which of the molecules each conformer belongs to, and its place."""
         chosen = torch.from_numpy(molecules).to(self.starts.device)
         counts = self.starts.diff()[chosen]
         owner = torch.repeat_interleave(torch.arange(len(chosen), device=counts.device), counts)
-        first = counts.cumsum(0) - counts
-        within = torch.arange(len(owner), device=counts.device) - first[owner]
-        places = self.starts[chosen][owner] + within
+        return owner, self.starts[chosen][owner] + _within(owner, counts)
+
+    def _batch(self, molecules: Indices, owner: Tensor, places: Tensor) -> ConformerBatch:
         width = int(self.sizes[molecules].max())
         return ConformerBatch(
             self.geometries.numbers[:, :width][places],
@@ -140,5 +149,18 @@ class ResidentConformers:
             self.energies[places],
             self.is_known[places],
             owner,
-            chosen,
+            torch.from_numpy(molecules).to(owner.device),
         )
+
+
+def _within(owner: Tensor, counts: Tensor) -> Tensor:
+    """(G,), the how manieth of its molecule each conformer is, from 0."""
+    first = counts.cumsum(0) - counts
+    return torch.arange(len(owner), device=owner.device) - first[owner]
+
+
+def _some_of_each(owner: Tensor, is_known: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """(up to G,), places of the known ones and of random others, `most` of each owner."""
+    lots = torch.rand(len(owner), generator=generator).to(owner.device)
+    drawn = torch.argsort(owner + 0.5 * torch.where(is_known, 0.0, lots).double())
+    return drawn[_within(owner, torch.bincount(owner)) < most].sort().values

@@ -229,7 +229,7 @@ def test_batches_hold_all_conformers_of_each_molecule_once(beside: Dataset) -> N
     molecules = np.array([i for i in CHOSEN if conformers.count(i) > 1])
     loaded = ResidentConformers.load(shown, molecules, "cpu")
     seen = []
-    for batch in loaded.batches(len(loaded), 7, torch.Generator().manual_seed(0)):
+    for batch in loaded.batches(len(loaded), 7, torch.Generator().manual_seed(0), most=100):
         for row, place in enumerate(batch.index.tolist()):
             own = batch.owner == row
             i = molecules[place]
@@ -247,6 +247,33 @@ def test_batches_hold_all_conformers_of_each_molecule_once(beside: Dataset) -> N
             )
             seen.append(place)
     assert sorted(seen) == list(range(len(molecules)))
+
+
+def test_a_molecule_with_many_conformers_is_shown_its_own_and_others_by_turns(
+    beside: Dataset,
+) -> None:
+    shown = candidates(open_conformers(beside), open_relaxed(beside), are_completed=True)
+    molecules = np.flatnonzero(shown.tells)
+    counts = np.diff(shown.first)[molecules]
+    assert counts.max() > 3
+    loaded = ResidentConformers.load(shown, molecules, "cpu")
+    generator = torch.Generator().manual_seed(0)
+    seen: set[tuple[int, float]] = set()
+    for _ in range(40):
+        for batch in loaded.batches(len(loaded), 7, generator, most=3):
+            of_each = torch.bincount(batch.owner)
+            np.testing.assert_array_equal(of_each, np.minimum(counts[batch.index], 3))
+            known = torch.zeros(len(of_each)).index_add(0, batch.owner, batch.is_known.float())
+            assert bool((known >= 1).all())
+            molecule = batch.index[batch.owner].tolist()
+            seen.update(zip(molecule, batch.energies.tolist(), strict=True))
+    assert len(seen) == len(
+        {
+            (row, float(loaded.energies[k]))
+            for row in range(len(molecules))
+            for k in range(int(loaded.starts[row]), int(loaded.starts[row + 1]))
+        }
+    )
 
 
 @pytest.mark.parametrize(
