@@ -12,6 +12,7 @@ import click
 from qm9flow.cli.progress import row_progress
 from qm9flow.cli.running import resumable
 from qm9flow.cli.show import print_json, remark
+from qm9flow.evaluation.text_tables import counted
 
 if TYPE_CHECKING:
     from qm9flow.bulk.run import Summary
@@ -181,4 +182,4 @@ def _goes_on(path: Path | None) -> str:
 def _sentence(summary: "Summary", path: Path | None) -> str:
     earlier = f" ({summary.resumed:,} of them by earlier runs)" if summary.resumed else ""
     where = "" if path is None else f": {path}"
-    return f"{summary.rows:,} rows{earlier}, {summary.refused:,} with errors{where}"
+    return f"{counted(summary.rows, 'row')}{earlier}, {summary.refused:,} with errors{where}"

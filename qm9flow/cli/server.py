@@ -132,6 +132,8 @@ class Server:
             )
         finally:
             self._kill_all()
+            if self._process.stdin is not None:
+                self._process.stdin.close()
 
     def _kill_all(self) -> None:
         try:
@@ -191,7 +193,7 @@ def running_server(config: ServeConfig, host: str, port: int) -> Iterator[Server
     Yields:
         The server, not yet ready.
     """
-    command = [sys.executable, "-m", "bentoml", "serve", "serving.service:QM9Flow"]
+    command = [sys.executable, "-m", "qm9flow.cli.tied", "serve", "serving.service:QM9Flow"]
     command += ["--host", host, "--port", str(port), "--working-dir", str(_HOME)]
     command += ["--timeout-graceful-shutdown", str(math.ceil(config.stop_seconds))]
     stop_seconds = config.linger_seconds + config.stop_seconds + CLOSE_SECONDS
@@ -208,7 +210,7 @@ def running_server(config: ServeConfig, host: str, port: int) -> Iterator[Server
             command,
             env=environment,
             cwd=_HOME,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # never written to: it tells the server that we are gone
             stdout=2,  # BentoML logs to standard output; ours is for people
             start_new_session=True,  # Ctrl-C reaches us alone, and we end it once
         )

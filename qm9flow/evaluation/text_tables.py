@@ -41,17 +41,18 @@ def percent(share: float) -> str:
     return "<1%" if share < 0.005 else f"{share:.0%}"
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, many: str | None = None) -> str:
     """A number with its noun.
 
     Args:
         number: How many.
         noun: Of one.
+        many: Of several; none means with an s behind it.
 
     Returns:
         `1 trial`, `1,800 trials`.
     """
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    return f"{number:,} {noun if number == 1 else many or noun + 's'}"
 
 
 def aligned(rows: Rows) -> str:

@@ -22,7 +22,7 @@ export class View {
     this.wanted = { ...geometry, label };
     if (!this.frame.src) {
       this.frame.src = "./page/viewer.html";
-      this.alarm = setTimeout(() => this.fail("it did not load"), PATIENCE_MS);
+      this.alarm = setTimeout(() => this.fail("it has not loaded yet"), PATIENCE_MS);
     }
     if (this.isReady) this.begin();
   }
@@ -45,8 +45,8 @@ export class View {
 
   hear({ state, why }) {
     if (state === "ready") {
-      clearTimeout(this.alarm);
       this.isReady = true;
+      this.setVisible(true); // perhaps after the alarm
       this.begin();
     } else if (state === "held") this.turn(false);
     else if (state === "failed") this.fail(why);
@@ -54,11 +54,15 @@ export class View {
   }
 
   fail(why) {
-    clearTimeout(this.alarm);
-    this.frame.hidden = true;
-    byId("view-tools").hidden = true;
     byId("no-view").textContent = `No 3D view: ${why}.`;
-    byId("no-view").hidden = false;
+    this.setVisible(false);
+  }
+
+  setVisible(isVisible) {
+    clearTimeout(this.alarm);
+    this.frame.hidden = !isVisible;
+    byId("view-tools").hidden = !isVisible;
+    byId("no-view").hidden = isVisible;
   }
 
   send(message) {

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -168,6 +169,22 @@ def test_being_stopped_it_ends_what_it_has_begun(dataset: Dataset, tmp_path: Pat
     log = server.log.read_text()
     assert "Traceback" not in log
     assert "killed" not in log
+
+
+def test_it_ends_with_the_command_that_is_killed(dataset: Dataset, tmp_path: Path) -> None:
+    with real_server(tmp_path, "--model", str(served.bundle(dataset))) as server:
+        family = psutil.Process(server.process.pid).children(recursive=True)
+        assert family
+        server.end(signal.SIGKILL)
+        until(lambda: not any(lives(child) for child in family))
+    assert "Traceback" not in server.log.read_text()
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def not_ready(server: RealServer) -> tuple[int, str] | None:

@@ -65,17 +65,3 @@ def one_line(text: str) -> str:
         The same without line breaks.
     """
     return " ".join(text.split())
-
-
-def count(number: int, thing: str, many: str | None = None) -> str:
-    """A number of things in words.
-
-    Args:
-        number: How many.
-        thing: One of them.
-        many: Several of them; none means with an s behind it.
-
-    Returns:
-        `1 run`, `2 runs`.
-    """
-    return f"{number} {thing if number == 1 else many or thing + 's'}"

@@ -17,12 +17,13 @@ from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENTRY_POINT
 
 from qm9flow.errors import TrackingError
+from qm9flow.evaluation.text_tables import counted
 from qm9flow.tracking.places import Place, study_place, training_place
 from qm9flow.tracking.resume import end_run
 from qm9flow.tracking.runs import TAG_HOME, TAG_KEY, TAG_KIND, search
 from qm9flow.tracking.stores import Stores, connect, is_server, sqlite_path, store_errors
 from qm9flow.tuning.locks import FileLock, Holder, living_holder, parse_holder_file
-from qm9flow.workflows.doctor.findings import Finding, Remedy, count
+from qm9flow.workflows.doctor.findings import Finding, Remedy
 
 UNBEGUN_SECONDS = 3600.0
 """Age at which a run that `mlflow run` made, and our code never took up, is taken for dead: making
@@ -102,12 +103,12 @@ def _studies(stores: Stores, groups: dict[tuple[str, str, str], list[Run]]) -> I
             yield Finding("runs", "good", f"study {name} is in work, by {_who(holder)}")
         elif runs or untold:
             left = [_runs(runs) + " RUNNING"] if runs else []
-            left += [f"{count(untold, 'trial')} ended but not told"] if untold else []
-            left += [f"{count(begun, 'trial')} begun"] if begun else []
+            left += [f"{counted(untold, 'trial')} ended but not told"] if untold else []
+            left += [f"{counted(begun, 'trial')} begun"] if begun else []
             text = f"study {name} was killed: {', '.join(left)}; {again}"
             yield Finding("runs", "bad", text, _study_remedy(stores, name, runs))
         else:
-            text = f"study {name} was stopped, {count(begun, 'trial')} begun; {again}"
+            text = f"study {name} was stopped, {counted(begun, 'trial')} begun; {again}"
             yield Finding("runs", "note", text)
 
 
@@ -121,8 +122,8 @@ def _study_remedy(stores: Stores, name: str, runs: list[Run]) -> Remedy:
                 _end(connect(stores), runs)
             return f"ended {_runs(runs)} of study {name}, which is gone"
         done = settle_study(stores, name)
-        told = f", told {count(done.untold, 'trial')}" if done.untold else ""
-        begun = f", {count(done.begun, 'trial')} begun" if done.begun else ""
+        told = f", told {counted(done.untold, 'trial')}" if done.untold else ""
+        begun = f", {counted(done.begun, 'trial')} begun" if done.begun else ""
         return f"ended the runs of study {name}{told}{begun}; it can be gone on with"
 
     return Remedy("end its runs as Ctrl-C would have; it can still be gone on with", apply)
@@ -220,4 +221,4 @@ def _who(holder: Holder) -> str:
 
 
 def _runs(runs: list[Run]) -> str:
-    return count(len(runs), "run")
+    return counted(len(runs), "run")

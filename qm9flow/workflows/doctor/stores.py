@@ -16,6 +16,7 @@ from mlflow.utils.uri import is_local_uri
 
 from qm9flow.data import store as data
 from qm9flow.errors import CacheError, DataError, Qm9FlowError, TrackingError
+from qm9flow.evaluation.text_tables import counted
 from qm9flow.locations import without_password
 from qm9flow.registry import client as registry_client
 from qm9flow.registry.versions import list_versions, resolve, verify
@@ -27,7 +28,7 @@ from qm9flow.tracking.stores import (
     store_errors,
     target_experiment,
 )
-from qm9flow.workflows.doctor.findings import Finding, Remedy, answering, count, one_line
+from qm9flow.workflows.doctor.findings import Finding, Remedy, answering, one_line
 
 FULL_BYTES = 200e6
 """Free room in which not even a small study comes to its end."""
@@ -122,7 +123,7 @@ def _tracking(stores: Stores) -> Finding:
         with store_errors("read the experiments", path):
             experiments = client.search_experiments()
         shown = without_password(stores.tracking_uri)
-        return f"MLflow answers at {shown}: {count(len(experiments), 'experiment')}"
+        return f"MLflow answers at {shown}: {counted(len(experiments), 'experiment')}"
 
     finding = answering("tracking", ask)
     other = _other_version(stores.tracking_uri) if finding.state == "good" else None
@@ -179,7 +180,7 @@ def _optuna(stores: Stores) -> Finding:
         found = list_studies(stores)
         if path is not None and not os.access(path, os.W_OK):
             raise TrackingError(f"{path} is read-only for this user: change its rights")
-        return f"{count(len(found), 'study', 'studies')} in {without_password(stores.optuna_url)}"
+        return f"{counted(len(found), 'study', 'studies')} in {without_password(stores.optuna_url)}"
 
     return answering("studies", ask)
 
