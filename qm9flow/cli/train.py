@@ -63,7 +63,7 @@ def command(
       qm9flow train --recipe group --epochs 10
       qm9flow train --start-from pretrained --learning-rate 5e-4 --minutes 30
       qm9flow train --start-from champion --geometry approximate --learning-rate 2e-3 \\
-        --minutes 125 --register
+        --minutes 150 --register
       qm9flow train --from-run 0123456789abcdef0123456789abcdef
     """
     from qm9flow.workflows.single import config_of_run, run_training, with_options

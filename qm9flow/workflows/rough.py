@@ -30,7 +30,7 @@ OWN_OPTIONS: dict[str, dict[str, Any]] = {
 }
 """Options of each that are not what was asked for."""
 
-SHARES = {REFINER: 0.2, NETWORK: 0.4, CHOICE: 0.4}
+SHARES = {REFINER: 1 / 6, NETWORK: 1 / 3, CHOICE: 1 / 2}
 """Of the minutes."""
 
 Record = Callable[[str, TrainConfig], AbstractContextManager[Callable[[Event], None]]]
