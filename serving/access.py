@@ -96,7 +96,8 @@ class AccessLog:
     def _work(self) -> None:
         while (line := self._lines.get()) is not None:
             self._handler.emit(logging.LogRecord("access", logging.INFO, "", 0, line, None, None))
-        self._handler.close()
+        with contextlib.suppress(OSError):  # what could not be written is written once more
+            self._handler.close()
 
 
 def _handler(file: str | None) -> logging.Handler:
@@ -106,11 +107,22 @@ def _handler(file: str | None) -> logging.Handler:
 
 
 class _Quiet(logging.Handler):
-    """What goes wrong costs its line, and is said once."""
+    """What goes wrong costs its line, and is said once, until a line is written again."""
 
     _has_said = False
+    _has_failed = False
+    """Whether the line in hand was lost: what writes it handles errors by itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._has_failed = False
+        try:
+            super().emit(record)
+        except OSError:  # a file is looked for before errors are handled
+            self.handleError(record)
+        self._has_said = self._has_said and self._has_failed
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        self._has_failed = True
         metrics.count_lost_log_line()
         if not self._has_said:
             self._has_said = True
@@ -118,12 +130,7 @@ class _Quiet(logging.Handler):
 
 
 class _FileHandler(_Quiet, logging.handlers.WatchedFileHandler):
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            super().emit(record)  # looks for another file before it can handle errors
-            self._has_said = False
-        except OSError:
-            self.handleError(record)
+    pass
 
 
 class _StreamHandler(_Quiet, logging.StreamHandler):

@@ -351,6 +351,24 @@ def test_a_log_that_cannot_be_written_costs_no_request(
         assert len(lost) == 3, place
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("place", ["/dev/full", "no/such/folder"])
+def test_a_log_that_cannot_be_written_is_said_once_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """A full disk must not fill the other log."""
+    said: list[str] = []
+    monkeypatch.setattr(access, "CLOSE_SECONDS", 30)
+    monkeypatch.setattr(access.logger, "error", lambda text, *args: said.append(text))
+    target = tmp_path / place
+    monkeypatch.chdir(tmp_path)
+    opened = access.AccessLog(str(target))
+    for _ in range(5):
+        opened.write("{}")
+    opened.close()
+    assert len(said) == 1
+
+
 def test_a_log_that_nobody_takes_loses_lines_and_no_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
