@@ -26,6 +26,8 @@ from qm9flow.errors import ConfigError, InferenceError
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """All as Ctrl-C: the server has a session of its own. SIGINT too, which a shell's background
 processes ignore unless they ask for it."""
+_FETCHED = ("bundle", "version", "alias")
+"""What this command finds by `model` and tells its processes."""
 _EXAMPLE = '{"molecules": [{"smiles": "CCO"}], "targets": ["gap", "u0_atom"]}'
 
 
@@ -74,7 +76,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     "--config",
     "config_file",
     type=_FILE,
-    help="TOML or JSON file with any of these options and the limits (docs/serving.md).",
+    help="TOML or JSON file with model, device, keys_file, access_log, poll_seconds, tracking_uri "
+    "and the limits (docs/serving.md).",
 )
 @tracking_option
 def command(
@@ -112,7 +115,7 @@ def _serve(wanted: ServeConfig, host: str, port: int) -> None:
     _refuse_open_door(host, wanted)
     config, found = with_model(wanted)
     remark(found.remark)
-    before = {number: signal.signal(number, _interrupt) for number in _ENDING}
+    before = {number: signal.signal(number, _interrupt) for number in ending_signals()}
     try:
         with running_server(config, host, port) as server:
             server.wait_until_ready()
@@ -145,6 +148,11 @@ def _wanted(config_file: Path | None, options: dict[str, Any], require_gpu: bool
     """What file and options say, with paths that do not depend on the current folder."""
     given = {name: str(v) if isinstance(v, Path) else v for name, v in options.items()}
     values = merged(config_file, given)
+    if taken := [name for name in _FETCHED if name in values]:
+        raise ConfigError(
+            f"{taken[0]} in {config_file} would do nothing: write model = an alias, a version's "
+            "number in quotes, or a bundle's folder"
+        )
     if require_gpu and values.get("device", "cuda") == "cpu":
         raise ConfigError("--require-gpu and --device cpu exclude each other: leave one out")
     if require_gpu:
@@ -175,6 +183,16 @@ def _say_new_key(name: str, file: Path | None) -> None:
         append_key(file, line)
     where = f"added to {file}" if file else "its line for a file of keys"
     say(f"key   {key}   (shown this once)\nline  {line}   ({where})")
+
+
+def ending_signals() -> list[signal.Signals]:
+    """What ends the server.
+
+    Returns:
+        Not SIGHUP under `nohup`, which has it ignored: that service is to outlive its terminal.
+    """
+    is_to_stay = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in _ENDING if number != signal.SIGHUP or not is_to_stay]
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
