@@ -62,12 +62,14 @@ def promote(version: Version, force: bool = False, tracking_uri: str | None = No
     decision = _decide(version, champion, connection)
     passes = decision.passes or force
     if champion is not None and champion.number == version.number:
-        passes = True
+        passes = True  # and what the gate said of it stays on record
+        _drop_challenger(version, connection)
     elif passes:
         _make_champion(version, champion, connection)
+        _note(version, decision, connection)
     else:
         _set_alias(CHALLENGER, version, connection)
-    _note(version, decision, connection)
+        _note(version, decision, connection)
     return Promotion(
         version=resolve(version.number, connection.uri),
         alias="champion" if passes else "challenger",
@@ -122,6 +124,7 @@ def rollback(tracking_uri: str | None = None) -> Version:
     verify(previous, connection.uri)
     _set_alias(CHAMPION, previous, connection)
     _set_alias(PREVIOUS, champion, connection)
+    _drop_challenger(previous, connection)
     return resolve(CHAMPION, connection.uri)
 
 
@@ -145,6 +148,11 @@ def _make_champion(version: Version, champion: Version | None, connection: Conne
     if champion is not None:
         _set_alias(PREVIOUS, champion, connection)
     _set_alias(CHAMPION, version, connection)
+    _drop_challenger(version, connection)
+
+
+def _drop_challenger(version: Version, connection: Connection) -> None:
+    """A champion challenges nobody."""
     if CHALLENGER in version.aliases:
         connection.call(
             "removing an alias",

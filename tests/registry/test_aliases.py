@@ -92,6 +92,24 @@ def test_champion_stays_champion(registry: Registry) -> None:
     assert aliases() == {"champion": 2, "previous": 1}
 
 
+def test_what_the_gate_said_of_a_champion_stays(registry: Registry) -> None:
+    promote(registry.add("a"))
+    forced = promote(registry.add("b", factor=2.0), force=True)
+    promote(resolve())
+    tags = resolve().tags
+    assert tags["gate/passes"] == "false"
+    assert tags["gate"] == forced.decision.figure
+
+
+def test_a_challenger_that_a_rollback_makes_champion_challenges_nobody(registry: Registry) -> None:
+    promote(registry.add("a"))
+    promote(registry.add("b", factor=0.5))
+    promote(resolve("previous"))
+    assert aliases() == {"champion": 2, "previous": 1, "challenger": 1}
+    rollback()
+    assert aliases() == {"champion": 1, "previous": 2}
+
+
 def test_rollback_swaps_there_and_back(registry: Registry) -> None:
     promote(registry.add("a"))
     promote(registry.add("b", factor=0.5))
