@@ -12,8 +12,13 @@ const ATOM = /^\s*[A-Za-z]{1,3}\d*(\s+[-+.\d][-+.\deEdD*^]*){3}/;
 /** Molecules of a text whose format is told by its looks. */
 export function readText(text) {
   if (/^M {2}END|^\$\$\$\$|V[23]000\s*$/m.test(text)) return molBlocks(text);
-  const first = lines(text).find((line) => line.trim()) ?? "";
+  const all = lines(text);
+  const first = all.find((line) => line.trim()) ?? "";
   if (COUNT.test(first) || ATOM.test(first)) return xyzFrames(text);
+  const frame = frameFrom(all, 0);
+  if (frame < all.length) {
+    return [all.slice(0, frame), all.slice(frame)].flatMap((part) => readText(part.join("\n")));
+  }
   if (/[,;\t]/.test(first) && smilesColumn(cells(first, separator(first))) >= 0) return csvTable(text);
   return smilesLines(text);
 }
@@ -70,7 +75,7 @@ function xyzFrames(text) {
     let end = count === null ? all.length : at + count + 2;
     let next = end;
     while (next < all.length && !all[next].trim()) next += 1;
-    if (next < all.length && !COUNT.test(all[next])) end = all.length; // QM9's own files have more behind
+    if (next < all.length && !COUNT.test(all[next])) end = frameFrom(all, next); // QM9's own files have more behind
     const comment = count === null ? "" : (all[at + 1] ?? "").trim();
     const isName = comment && !comment.includes("=") && !ATOM.test(comment);
     const xyz = all.slice(at, end).join("\n");
@@ -78,6 +83,12 @@ function xyzFrames(text) {
     at = end;
   }
   return found;
+}
+
+// Where the next molecule with its number of atoms begins.
+function frameFrom(all, at) {
+  const found = all.findIndex((line, i) => i >= at && COUNT.test(line) && ATOM.test(all[i + 2] ?? ""));
+  return found < 0 ? all.length : found;
 }
 
 function nameOf(comment) {
@@ -96,7 +107,7 @@ function molBlocks(text) {
 }
 
 function csvTable(text) {
-  const mark = separator(lines(text)[0]);
+  const mark = separator(lines(text).find((line) => line.trim()) ?? "");
   const rows = table(text, mark).filter((row) => row.some((cell) => cell.trim()));
   const head = rows.shift() ?? [];
   const at = smilesColumn(head);

@@ -51,6 +51,7 @@ async function addFiles(files) {
       if (!found.length) throw new Error("it holds no molecules");
       page.files.push({ name: file.name, molecules: found });
     } catch (error) {
+      showInputs(); // those before it have been taken
       complain(`${file.name}: ${error.message}`);
       return;
     }

@@ -39,6 +39,10 @@ MOL_BLOCK = (
     "    0.0000    0.0000    0.0000 H   0  0\n    0.7400    0.0000    0.0000 H   0  0\n"
     "  1  2  1  0\nM  END\n"
 )
+QM9_HYDROGEN = (
+    "2\ngdb 1\t1.0\nH\t0.0\t0.0\t0.0\t0.1\nH\t0.74\t0.0\t0.0\t-1.0*^-6\n"
+    "4400.1\n[H][H]\t[H][H]\nInChI=1S/H2/h1H\tInChI=1S/H2/h1H\n"
+)
 KEY = "a key of forty-two letters"
 
 
@@ -199,6 +203,24 @@ def test_an_xyz_text_keeps_its_geometry(browser: Browser, url: str) -> None:
     browser.until("document.getElementById('doubts').textContent.includes('approximate')")
 
 
+def test_smiles_and_an_xyz_behind_them_are_both_read(browser: Browser) -> None:
+    browser.open()
+    browser.predict(f"CCO ethanol\nC methane\n\n{served.WATER}")
+    browser.done()
+    assert [row[1] for row in browser.table()] == ["ethanol", "methane", "water"]
+    assert browser.text("many-title") == "3 molecules"
+
+
+def test_files_before_a_bad_one_are_listed(browser: Browser, tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.smi", tmp_path / "none.csv"
+    good.write_text("CCO ethanol\n")
+    bad.write_text("name,mass\nwater,18\n")
+    browser.open()
+    browser.id("file").send_keys(f"{good}\n{bad}")
+    browser.until("document.getElementById('message').textContent.includes('column named smiles')")
+    assert "good.smi: 1 molecule" in browser.text("files")
+
+
 def test_a_bad_smiles_has_its_error(browser: Browser) -> None:
     browser.open()
     browser.predict("C1CC broken")
@@ -296,7 +318,9 @@ def test_the_csv_holds_what_the_table_shows(browser: Browser, url: str) -> None:
         ("two.smi", "CCO ethanol\nC methane\n", ["ethanol", "methane"]),
         ("a.csv", 'Name,SMILES\n"propane, plain",CCC\nwater,O\n', ["propane, plain", "water"]),
         ("b.csv", "smiles;id\nO;7\nN;8\n", ["7", "8"]),
+        ("t.tsv", "\nid\tsmiles\n7\tO\n8\tN\n", ["7", "8"]),
         ("c.xyz", served.WATER * 2, ["water", "water"]),
+        ("q.xyz", QM9_HYDROGEN * 2, ["gdb 1", "gdb 1"]),
         ("d.sdf", f"{MOL_BLOCK}$$$$\n{MOL_BLOCK}$$$$\n", ["hydrogen", "hydrogen"]),
     ],
 )
