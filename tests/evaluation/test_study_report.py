@@ -13,6 +13,7 @@ import optuna
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from mlflow import MlflowClient
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
@@ -24,8 +25,9 @@ from qm9flow.evaluation.report.finals import finals_section
 from qm9flow.evaluation.report.header import header
 from qm9flow.evaluation.report.page import page
 from qm9flow.evaluation.report.pictures import TITLES
-from qm9flow.evaluation.report.registered import OnRecord
+from qm9flow.evaluation.report.registered import OnRecord, look_up
 from qm9flow.evaluation.report.write import Report, log_report, write_report
+from qm9flow.registry.versions import MODEL_NAME
 from qm9flow.tracking.stores import Stores
 from qm9flow.tracking.study import StudyTracker
 from qm9flow.tuning.parameters import Axis, families, study_parameters
@@ -333,6 +335,23 @@ def test_a_grid_that_ran_out_was_not_interrupted(tmp_path: Path) -> None:
     )
     assert "but the finals have not" in with_finals.why_no_version
     assert "No halving." in header(facts)
+
+
+def test_a_version_of_an_earlier_start_is_named(tmp_path: Path) -> None:
+    """A start that goes on has a run of its own, which no version is noted with yet."""
+    stores = stores_in_folder(tmp_path)
+    make_study(stores, ["complete"], n_trials=2)
+    client = MlflowClient(stores.tracking_uri)
+    client.create_registered_model(MODEL_NAME)
+    for study in (NAME, f"{NAME}/other"):
+        tags = {"release_id": f"{study}/trial-00000-10-minutes"}
+        client.create_model_version(MODEL_NAME, "somewhere", tags=tags)
+    run_id = client.create_run("0").info.run_id
+    found = look_up(stores, NAME, run_id)
+    assert (found.registered, found.earlier) == (None, 1)
+    facts = dataclasses.replace(read_facts(stores, NAME), on_record=found)
+    assert facts.why_no_version.startswith("the study was interrupted after 1 of 2 trials")
+    assert facts.why_no_version.endswith("version 1, of an earlier start, stays registered")
 
 
 @pytest.mark.usefixtures("unpainted")

@@ -125,6 +125,12 @@ class Facts:
         """Why no network of this study is registered; empty if one is."""
         if self.registered is not None:
             return ""
+        if (earlier := self.on_record.earlier) is None:
+            return self._why_unfinished
+        return f"{self._why_unfinished}; version {earlier}, of an earlier start, stays registered"
+
+    @property
+    def _why_unfinished(self) -> str:
         return self.on_record.missing or {
             "running": "the study is still running; its network is trained to the end and "
             "registered after the search",
@@ -188,6 +194,6 @@ def read_facts(stores: Stores, name: str) -> Facts:
         parameters=study_parameters(stores.optuna_url, name),
         selection=selection,
         front=pareto_front(trials),
-        on_record=look_up(stores, study.parent_run_id),
+        on_record=look_up(stores, name, study.parent_run_id),
         tracking_uri=stores.tracking_uri,
     )

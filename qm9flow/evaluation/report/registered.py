@@ -19,6 +19,9 @@ from qm9flow.tracking.stores import Stores, connect, sqlite_path, store_errors
 TAG_VERSION = "model_version"
 """Of a study's run: the version that it registered."""
 
+RELEASE = "release_id"
+"""Of a version: the study that made it, a slash, and the final training."""
+
 PICTURES = ("parity", "groups", "residuals", "worst")
 """Of an assessment, in the order of the page."""
 
@@ -64,18 +67,22 @@ class OnRecord:
         registered: The version that it made, None if there is none.
         missing: Why there is none.
         experiment_id: Of its run; None if that cannot be reached.
+        earlier: The newest version that an earlier start of the study made, where this one has
+            made none.
     """
 
     registered: Registered | None
     missing: str = ""
     experiment_id: str | None = None
+    earlier: int | None = None
 
 
-def look_up(stores: Stores, run_id: str | None) -> OnRecord:
+def look_up(stores: Stores, study: str, run_id: str | None) -> OnRecord:
     """Look at a study's run; whatever is away is said, not raised.
 
     Args:
         stores: The addresses.
+        study: The study's name.
         run_id: The study's run, None if it has none.
 
     Returns:
@@ -93,10 +100,17 @@ def look_up(stores: Stores, run_id: str | None) -> OnRecord:
         number = run.data.tags.get(TAG_VERSION)
         experiment = str(run.info.experiment_id)
         if number is None:
-            return OnRecord(None, "", experiment)
+            return OnRecord(None, "", experiment, _earlier(stores, study))
         return OnRecord(_registered(stores, client, run, int(number)), "", experiment)
     except (TrackingError, RegistryError) as error:
         return OnRecord(None, str(error))
+
+
+def _earlier(stores: Stores, study: str) -> int | None:
+    """A start that goes on has a run of its own, without the version of the run before."""
+    versions = list_versions(stores.tracking_uri)  # the newest first
+    made = (item for item in versions if item.tags.get(RELEASE, "").rpartition("/")[0] == study)
+    return next((item.number for item in made), None)
 
 
 def _registered(stores: Stores, client: MlflowClient, run: Run, number: int) -> Registered:
