@@ -71,7 +71,7 @@ class Swapper:
         """Ask once where the alias points, and go there; never raises what a store may do."""
         try:
             number = self._watch.ask()
-        except Qm9FlowError as error:
+        except (Qm9FlowError, OSError) as error:  # a folder may be closed to us meanwhile
             self._note_silence(error)
             return
         self._note_answer()

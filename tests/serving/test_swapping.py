@@ -360,6 +360,19 @@ def test_a_bad_version_is_tried_again_ever_more_rarely(
     live.close()
 
 
+def test_a_store_whose_folder_was_closed_is_silent_and_no_more(champion: FoundModel) -> None:
+    live, watch = Live(Model(champion, ServeConfig(device="cpu"))), Scripted(champion)
+    swapper = Swapper(live, watch, lambda found: live.model, pause_s=10)
+
+    def refuse() -> int:
+        raise PermissionError("/some/where/mlflow.db")
+
+    watch.ask = refuse  # type: ignore[method-assign]
+    swapper.look()
+    assert swapper.describe()["watch"]["unanswered_since"] is not None
+    live.close()
+
+
 def test_a_version_that_answers_is_never_said_to_fail(
     champion: FoundModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
