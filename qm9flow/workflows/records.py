@@ -1,14 +1,24 @@
 """Studies as tables: which there are, what one holds; and how one goes."""
 
+import re
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from qm9flow import config
+from qm9flow.evaluation.text_tables import counted
+from qm9flow.tracking.places import study_place
 from qm9flow.tracking.stores import resolve_stores
 from qm9flow.tuning import chosen, records
 from qm9flow.tuning.records import StudyRecord
 from qm9flow.tuning.selection import Final, by_score
+from qm9flow.workflows import finals_books
 from qm9flow.workflows.report import finals_lines, settings
+from qm9flow.workflows.study import FINAL
+from qm9flow.workflows.trained import EPOCHS, RECORD
+
+_TRAINING = re.compile(r"trial-(\d+)-([\d_e+-]+)-minutes")
+"""A folder as `final_training.final_name` calls it."""
 
 
 def list_studies(storage: str | None) -> list[dict[str, Any]]:
@@ -50,7 +60,8 @@ def show_study(name: str, storage: str | None, top: int) -> dict[str, Any]:
     Returns:
         Plain JSON values; `trials` holds the best completed ones, then the others; `candidate` is
         the trial that was chosen, if one was, and `finals` how trials did that were trained further
-        to choose it.
+        to choose it; `unfinished` holds the trainings on the whole split that were begun on this
+        machine and have not ended.
 
     Raises:
         StudyError: There is no such study.
@@ -66,7 +77,41 @@ def show_study(name: str, storage: str | None, top: int) -> dict[str, Any]:
         "trials": [asdict(item) for item in [*ranked, *others][:top]],
         "candidate": selection.candidate.number if selection else None,
         "finals": [asdict(item) for item in selection.finals] if selection else [],
+        "unfinished": unfinished(study_place(stores, name).state),
     }
+
+
+def unfinished(state: Path) -> list[dict[str, Any]]:
+    """Trainings on the whole split that were begun and have not ended.
+
+    Args:
+        state: The folder of a study's state.
+
+    Returns:
+        Kind (`finals` or `final training`), trial, minutes and epochs done of each.
+    """
+    places = (
+        ("finals", finals_books.FOLDER, finals_books.RESULT),
+        ("final training", FINAL, RECORD),
+    )
+    return [
+        {
+            "kind": kind,
+            "trial": int(named[1]),
+            "minutes": float(named[2].replace("_", ".")),
+            "epochs": _epochs(path / EPOCHS),
+        }
+        for kind, folder, record in places
+        for path in sorted((state / folder).glob("*"))
+        if (named := _TRAINING.fullmatch(path.name)) and not (path / record).exists()
+    ]
+
+
+def _epochs(path: Path) -> int:
+    try:
+        return len(path.read_text().splitlines())
+    except OSError:
+        return 0  # the first one has not ended
 
 
 def studies_text(rows: list[dict[str, Any]]) -> str:
@@ -112,6 +157,11 @@ def study_text(shown: dict[str, Any]) -> str:
         has_finals = min(shown["config"]["finalists"], sum(shown["states"].values())) > 1
         to_come = ", unless finals choose another" if has_finals else ""
         lines += ["", f"candidate: trial {shown['candidate']}{to_come}"]
+    lines += [
+        f"not ended: {item['kind']}, trial {item['trial']}, {item['minutes']:g} min, "
+        f"{counted(item['epochs'], 'epoch')} done"
+        for item in shown["unfinished"]
+    ]
     return "\n".join(lines)
 
 

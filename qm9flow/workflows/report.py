@@ -108,6 +108,12 @@ def search(result: StudyResult) -> str:
     counts = ", ".join(f"{number} {state}" for state, number in sorted(result.counts.items()))
     counts = counts or "none"
     lines = [f"search: {counts} of {result.total} trials in {result.seconds / 60:.1f} min"]
+    ended = sum(item.has_ended for item in result.trials)
+    if ended > result.total:
+        lines.append(
+            f"  {ended} trials had ended before, more than the {result.total} asked for now: "
+            "all of them count, and no other is tried"
+        )
     if result.ending == "timeout":
         lines.append("  the time is up; the same study started again goes on with the trials left")
     lines += [
