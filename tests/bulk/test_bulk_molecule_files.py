@@ -1,5 +1,8 @@
 """SMILES files, SDF, XYZ and extended XYZ as rows."""
 
+import contextlib
+import gc
+import gzip
 import io
 import os
 import threading
@@ -87,6 +90,23 @@ def test_a_file_that_is_refused_is_closed(
         Source(tmp_path / "a.smi")
     assert kept.value
     assert [file.closed for file in opened] == [True]
+
+
+@pytest.mark.parametrize("content", [b"C\n", gzip.compress(b"C\n", mtime=0), "C".encode("utf-16")])
+def test_standard_input_stays_open(content: bytes) -> None:
+    stdin = io.BytesIO(content)
+    with contextlib.suppress(InputFileError), Source("-", "smi", stdin=stdin) as source:
+        assert len(list(source.reader.rows())) == 1
+        del source
+    gc.collect()
+    assert not stdin.closed
+
+
+def test_a_file_that_is_gzipped_twice_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.smi.gz"
+    path.write_bytes(gzip.compress(gzip.compress(b"C\n")))
+    with pytest.raises(InputFileError, match=r"a\.smi\.gz is gzipped twice"):
+        Source(path)
 
 
 def test_smiles_with_and_without_names(tmp_path: Path) -> None:
