@@ -224,6 +224,28 @@ def test_extended_xyz_gives_its_pairs(tmp_path: Path) -> None:
     assert molecules[0].positions.tolist() == molecules[1].positions.tolist()
 
 
+def test_only_the_outer_quotes_of_a_value_are_left_out() -> None:
+    comment = """Properties=species:S:1:pos:R:3 note="the 'best'" other='say "x"' bare='"""
+    source = piped(f"3\n{comment}\n{WATER}", "xyz")
+    (row,) = source.reader.rows()
+    assert dict(zip(source.reader.columns, row.cells, strict=True)) == {
+        "comment": "",
+        "note": "the 'best'",
+        "other": 'say "x"',
+        "bare": "'",
+    }
+
+
+def test_a_frame_beyond_the_limit_is_a_row_with_an_error() -> None:
+    good = f"3\nwater\n{WATER}"
+    huge = "40000\nhuge\n" + "H 0.000000 0.000000 0.000000\n" * 40_000
+    first, second, third = rows_of(good + huge + good, "xyz")
+    assert isinstance(second.record, RowError)
+    assert "the frame from line 6 on is longer than 1,000,000 characters" in str(second.record)
+    assert second.cells == ("huge",)
+    assert first.record == third.record
+
+
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
