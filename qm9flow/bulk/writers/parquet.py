@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from qm9flow.bulk.columns import Column, Value
-from qm9flow.bulk.writers.writer import Writer, without_surrogates
+from qm9flow.bulk.writers.writer import Writer, unicode_names, without_surrogates
 from qm9flow.errors import DependencyError
 
 GROUP_BYTES = 32 * 1024**2
@@ -46,11 +46,11 @@ class ParquetWriter(Writer):
         self._arrow = pyarrow
         fields = [
             pyarrow.field(
-                without_surrogates(column.name),
+                name,
                 kinds[column.kind],
                 metadata={"unit": column.unit} if column.unit else None,
             )
-            for column in columns
+            for name, column in zip(unicode_names(columns), columns, strict=True)
         ]
         self._schema = pyarrow.schema(fields, metadata={"qm9flow": json.dumps(facts)})
 
@@ -77,11 +77,14 @@ class ParquetWriter(Writer):
             parquet.ParquetWriter(whole, self._schema) as made,
         ):
             held: list[Any] = []
+            size = 0
             for batch in stream:
                 held.append(batch)
-                if sum(one.nbytes for one in held) >= GROUP_BYTES:
+                size += batch.nbytes
+                if size >= GROUP_BYTES:
                     made.write_table(self._arrow.Table.from_batches(held, self._schema))
                     held.clear()
+                    size = 0
             if held:
                 made.write_table(self._arrow.Table.from_batches(held, self._schema))
         whole.replace(output)
