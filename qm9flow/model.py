@@ -245,6 +245,8 @@ class Model:
             InferenceError: The runtime failed.
         """
         _refuse_no_file(source, output)
+        _refuse_no_count(chunk, "chunk")
+        _refuse_no_count(workers, "workers")
         options = Options(wanted_targets(targets), chunk, output_format, restart)
         name = self._model_name(folder_sha256(self._found.bundle))
         with (
@@ -333,6 +335,11 @@ def _refuse_no_file(source: Any, output: Any) -> None:
         )
     if not isinstance(output, str | os.PathLike) and not hasattr(output, "write"):
         raise ConfigError(f"predict_file writes to a path or a binary stream; got {shown(output)}")
+
+
+def _refuse_no_count(value: Any, name: str) -> None:
+    if value is not None and (type(value) is not int or value < 1):
+        raise ConfigError(f"{name} must be a whole number from 1 on, got {shown(value)}")
 
 
 def _record(molecule: Any, geometry: str | None) -> Any:

@@ -69,6 +69,9 @@ def test_options_for_other_formats_are_refused(tmp_path: Path) -> None:
         Source(path, smiles_column="x")
     with pytest.raises(ConfigError, match="--geometry is for XYZ"):
         Source(path, geometry="dft")
+    (tmp_path / "a.xyz").write_text(f"3\nwater\n{WATER}")
+    with pytest.raises(ConfigError, match="geometry must be dft or approximate, got 'smiles'"):
+        Source(tmp_path / "a.xyz", geometry="smiles")
     with pytest.raises(InputFileError, match="No such file"):
         Source(tmp_path / "none.smi")
 

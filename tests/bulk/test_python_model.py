@@ -115,6 +115,10 @@ def test_wrong_calls_are_said(model: Model, tmp_path: Path) -> None:
         lambda: model.predict([served.WATER], geometry="smiles"),
         lambda: model.predict_file(None, tmp_path / "out.csv"),
         lambda: model.predict_file(tmp_path / "in.csv", None),
+        lambda: model.predict_file(tmp_path / "in.csv", tmp_path / "out.csv", chunk=0),
+        lambda: model.predict_file(tmp_path / "in.csv", tmp_path / "out.csv", chunk=1.5),
+        lambda: model.predict_file(tmp_path / "in.csv", tmp_path / "out.csv", workers=0),
+        lambda: model.predict_file(tmp_path / "in.csv", tmp_path / "out.csv", workers=-1),
     ):
         with pytest.raises(ConfigError):
             call()
