@@ -105,8 +105,12 @@ class FileOutput:
         self.journal = path.with_name(path.name + ENDING)
         self._writer = writer
         self._file: IO[bytes] | None = None
-        with self._explained():
-            self.done = self._begin(identity, restart)
+        try:
+            with self._explained():
+                self.done = self._begin(identity, restart)
+        except BaseException:
+            self.close()
+            raise
 
     def append(self, rows: Sequence[Sequence[Value]], done: Journal) -> None:
         """Write a chunk, then the journal."""

@@ -335,6 +335,17 @@ def test_two_runs_do_not_write_one_output(run: Run, table: Path) -> None:
     assert len(rows_in(output)) == 12
 
 
+def test_a_start_that_is_refused_lets_go_of_the_output(run: Run, table: Path) -> None:
+    output = table.with_name("out.csv")
+    with pytest.raises(Kill):
+        run(table, output, show=killed_after(6))
+    table.with_name("out.csv.part").write_bytes(b"")
+    with pytest.raises(ResumeError, match="cut short") as kept:
+        run(table, output)
+    assert kept.value  # its traceback keeps alive what was open then
+    assert run(table, output, restart=True) == Summary(rows=12, refused=4, resumed=0)
+
+
 def test_input_that_ends_badly(run: Run, table: Path) -> None:
     """A file is refused before any work; of a pipe what came before is kept, and gone on with."""
     drawn = random.Random(1)
