@@ -22,8 +22,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-import numpy as np
-
 import qm9flow
 from qm9flow import errors
 from qm9flow.cores import usable_cores
@@ -380,12 +378,7 @@ def _error(answer: dict[str, Any]) -> MoleculeError:
 def _structure(job: Job, answer: dict[str, Any]) -> Structure:
     if job.kind == "sdf":
         return Molecule(answer["numbers"], answer["positions"], job.geometry, answer["name"])
-    return Conformers(
-        np.array(answer["numbers"], dtype=np.int64),
-        np.array(answer["positions"], dtype=np.float64),
-        np.array(answer["energies"], dtype=np.float64),
-        answer["name"],
-    )
+    return Conformers(answer["numbers"], answer["positions"], answer["energies"], answer["name"])
 
 
 def _gather(
