@@ -151,6 +151,10 @@ def test_a_machine_at_its_limit_is_no_fault_of_a_molecule(monkeypatch: pytest.Mo
             patch.setattr(subprocess, "Popen", refuse)
             with pytest.raises(InferenceError, match="Resource temporarily unavailable"):
                 from_records([{"smiles": "C"}], pool)
+        with monkeypatch.context() as patch:
+            patch.setattr("qm9flow.molecules.pool._BOOT", "raise ImportError('rdkit')")
+            with pytest.raises(InferenceError, match="end before they take a molecule"):
+                from_records([{"smiles": "C"}], pool)
         (found,) = from_records([{"smiles": "C"}], pool)
     assert isinstance(found, Conformers)
 
