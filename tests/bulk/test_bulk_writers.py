@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import time
 from pathlib import Path
 
@@ -109,6 +110,21 @@ def test_names_that_unicode_makes_one_stay_apart(kind: OutputFormat, tmp_path: P
         parquet.read_table(output).to_pylist()[0] if is_table else json.loads(output.read_text())
     )
     assert found == {"\ufffd": "1", "\ufffd_3": "2", "\ufffd_2": "3"}
+
+
+def test_parquet_is_on_the_disk_before_its_rows_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = set()
+    sync = os.fsync
+
+    def watched(number: int) -> None:
+        sync(number)
+        synced.add((os.fstat(number).st_ino, os.fstat(number).st_size))
+
+    monkeypatch.setattr(os, "fsync", watched)
+    path = written("a.parquet", [[("C", "note", 0.5, 1, True)]], tmp_path)
+    assert (path.stat().st_ino, path.stat().st_size) in synced
 
 
 def test_parquet_of_many_small_chunks_takes_time_in_proportion(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Parquet. Until a run is complete its rows lie in an Arrow stream, which can be appended to."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,8 @@ class ParquetWriter(Writer):
                     size = 0
             if held:
                 made.write_table(self._arrow.Table.from_batches(held, self._schema))
+        with whole.open("r+b") as whole_file:
+            os.fsync(whole_file.fileno())  # a power cut must not take it after its rows
         whole.replace(output)
         partial.unlink()
 
