@@ -3,6 +3,7 @@
 `docs/python.md` is the manual.
 """
 
+import io
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -204,8 +205,8 @@ class Model:
 
     def predict_file(
         self,
-        source: Path | str,
-        output: Path | str | IO[bytes],
+        source: str | os.PathLike[str],
+        output: str | os.PathLike[str] | IO[bytes],
         targets: Sequence[str] | None = None,
         *,
         input_format: str | None = None,
@@ -245,14 +246,18 @@ class Model:
             InferenceError: The runtime failed.
         """
         _refuse_no_file(source, output)
+        _refuse_no_count(chunk, "chunk")
+        _refuse_no_count(workers, "workers")
         options = Options(wanted_targets(targets), chunk, output_format, restart)
         name = self._model_name(folder_sha256(self._found.bundle))
         with (
-            Source(source, input_format, smiles_column=smiles_column, geometry=geometry) as rows,
+            Source(
+                Path(source), input_format, smiles_column=smiles_column, geometry=geometry
+            ) as rows,
             MoleculePool(workers) as pool,
         ):
             engine = Engine(self.predictor, name, pool)
-            to = Path(output) if isinstance(output, str | Path) else output
+            to = Path(output) if isinstance(output, str | os.PathLike) else output
             return predict_file(rows, to, engine, options, progress)
 
     def __repr__(self) -> str:
@@ -333,6 +338,13 @@ def _refuse_no_file(source: Any, output: Any) -> None:
         )
     if not isinstance(output, str | os.PathLike) and not hasattr(output, "write"):
         raise ConfigError(f"predict_file writes to a path or a binary stream; got {shown(output)}")
+    if isinstance(output, io.TextIOBase):
+        raise ConfigError("predict_file writes bytes, and got a stream of text: open it with 'wb'")
+
+
+def _refuse_no_count(value: Any, name: str) -> None:
+    if value is not None and (type(value) is not int or value < 1):
+        raise ConfigError(f"{name} must be a whole number from 1 on, got {shown(value)}")
 
 
 def _record(molecule: Any, geometry: str | None) -> Any:

@@ -62,22 +62,25 @@ def chunks_of(source: Source, size: int, done: Journal) -> Iterator[Chunk]:
         done: Up to where an earlier run came.
 
     Yields:
-        Chunks, in order, read when asked for.
+        Chunks, in order, read when asked for; the first is a short one where the file has grown
+        behind a last chunk that was not full.
 
     Raises:
         InputFileError: The file cannot be read on.
         ResumeError: The rows that are done are not those of this file.
     """
     digest, rows = hashlib.sha256(), 0
-    for chunk in _cut(source, size):
-        for row in chunk.rows:
+    for cut in _cut(source, size):
+        left = []
+        for row in cut:
             digest.update(repr((row.cells, row.record)).encode("utf-8", "surrogatepass"))
-        chunk.digest = digest.hexdigest()
-        rows += len(chunk.rows)
-        if rows > done.rows:
-            yield chunk
-        elif rows == done.rows and chunk.digest != done.digest:
-            raise _other_input(source.name, done.rows)
+            rows += 1
+            if rows > done.rows:
+                left.append(row)
+            elif rows == done.rows and digest.hexdigest() != done.digest:
+                raise _other_input(source.name, done.rows)
+        if left:
+            yield Chunk(left, digest.hexdigest())
     if rows < done.rows:
         raise _other_input(source.name, done.rows)
 
@@ -119,17 +122,17 @@ def in_turn(chunks: Iterator[Chunk], pool: MoleculePool) -> Iterator[Chunk]:
         raise failure
 
 
-def _cut(source: Source, size: int) -> Iterator[Chunk]:
+def _cut(source: Source, size: int) -> Iterator[list[Row]]:
     rows: list[Row] = []
     characters = 0
     for row in source.reader.rows():
         rows.append(row)
         characters += row.characters
         if len(rows) == size or characters > MAX_CHARACTERS:
-            yield Chunk(rows)
+            yield rows
             rows, characters = [], 0
     if rows:
-        yield Chunk(rows)
+        yield rows
 
 
 def _build(chunk: Chunk, pool: MoleculePool) -> list[Structure | MoleculeError]:

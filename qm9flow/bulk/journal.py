@@ -22,7 +22,7 @@ class Journal:
         refused: How many of them have an error.
         size: Bytes of the partial output.
         digest: SHA-256 of the input's rows done, in hexadecimal.
-        is_complete: Whether these are all rows.
+        is_complete: Whether these are all rows, and the output is being given its name.
         replaces: Whether an output stood there when the run began, and may be replaced.
     """
 

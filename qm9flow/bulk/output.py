@@ -105,8 +105,12 @@ class FileOutput:
         self.journal = path.with_name(path.name + ENDING)
         self._writer = writer
         self._file: IO[bytes] | None = None
-        with self._explained():
-            self.done = self._begin(identity, restart)
+        try:
+            with self._explained():
+                self.done = self._begin(identity, restart)
+        except BaseException:
+            self.close()
+            raise
 
     def append(self, rows: Sequence[Sequence[Value]], done: Journal) -> None:
         """Write a chunk, then the journal."""
@@ -152,9 +156,9 @@ class FileOutput:
                 f"{self.part} was left by another run ({changed}): begin anew with --restart, or "
                 "name another output"
             )
+        if done.is_complete and self._is_named(done):
+            return done
         if self.path.exists() and not done.replaces:
-            if done.is_complete:  # killed with the name given and the journal not yet removed
-                return done
             raise self._exists()
         self._open("r+b")
         assert self._file is not None
@@ -162,7 +166,11 @@ class FileOutput:
             raise ResumeError(f"{self.part} was changed or cut short: begin anew with --restart")
         self._file.truncate(done.size)
         self._file.seek(done.size)
-        return done
+        return done.moved(is_complete=False)  # the input may have grown
+
+    def _is_named(self, done: Journal) -> bool:
+        """Whether a complete run was killed with the name given and the journal not yet removed."""
+        return self.path.exists() and not (done.replaces and self.part.exists())
 
     def _begin_anew(self, identity: dict[str, Any], restart: bool) -> Journal:
         if not restart:

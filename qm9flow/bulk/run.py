@@ -199,20 +199,14 @@ def _predicted(
         return predictor.predict_each(structures, targets)
     except ConfigError:
         raise
-    except Exception:  # noqa: BLE001 - whatever it is, one row must not end the run
-        return [_alone(predictor, structure, targets) for structure in structures]
-
-
-def _alone(
-    predictor: Predictor, structure: Structure | MoleculeError, targets: Sequence[str]
-) -> Result:
-    if isinstance(structure, MoleculeError):
-        return structure
-    try:
-        return predictor.predict_each([structure], targets)[0]
-    except Exception as error:  # noqa: BLE001 - as above
-        _prove(predictor, structure.geometry, targets)
-        return MoleculeError(_why(error))
+    except Exception as error:  # noqa: BLE001 - whatever it is, one row must not end the run
+        if len(structures) > 1:
+            return [_predicted(predictor, [item], targets)[0] for item in structures]
+        (alone,) = structures
+        if isinstance(alone, MoleculeError):
+            return [alone]
+        _prove(predictor, alone.geometry, targets)
+        return [MoleculeError(_why(error))]
 
 
 def _prove(predictor: Predictor, source: Geometry, targets: Sequence[str]) -> None:

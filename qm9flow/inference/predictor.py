@@ -10,7 +10,7 @@ import numpy.typing as npt
 from qm9flow import properties
 from qm9flow.config.choices import GeometrySource
 from qm9flow.elements import MAX_NUMBER
-from qm9flow.errors import InferenceError, MoleculeError
+from qm9flow.errors import InferenceError, InvalidRecordError, MoleculeError
 from qm9flow.inference.calibration import FILE, Calibration, SourceCalibration
 from qm9flow.inference.choice import ChoiceSession, open_choice
 from qm9flow.inference.domain import domain_of, doubts, geometry_doubt, widening
@@ -21,7 +21,7 @@ from qm9flow.inference.session import Provider, Session, open_session
 from qm9flow.inference.table import Table
 from qm9flow.inference.weighed import Weighed, weighed
 from qm9flow.molecules.geometry import rotational_constants_ragged
-from qm9flow.molecules.given import wanted_targets
+from qm9flow.molecules.given import shown, wanted_targets
 from qm9flow.molecules.molecule import (
     Conformers,
     Molecule,
@@ -360,12 +360,16 @@ def groups_of_similar_size(
 
 
 def _together(molecule: Structure | MoleculeError) -> Structure | MoleculeError:
-    """The same, or why its conformers are refused as a whole."""
+    """The same, or why it is refused before each of its geometries is looked at."""
     if isinstance(molecule, Conformers):
         try:
             validate_conformers(molecule)
         except MoleculeError as error:
             return error
+    elif isinstance(molecule, Molecule) and molecule.geometry not in get_args(GeometrySource):
+        return InvalidRecordError(
+            f"geometry must be dft, approximate or smiles, got {shown(molecule.geometry)}"
+        )
     return molecule
 
 

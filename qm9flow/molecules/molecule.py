@@ -70,6 +70,11 @@ class Conformers:
     energies: npt.NDArray[np.float64]
     name: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "numbers", np.asarray(self.numbers, dtype=np.int64))
+        object.__setattr__(self, "positions", np.asarray(self.positions, dtype=np.float64))
+        object.__setattr__(self, "energies", np.asarray(self.energies, dtype=np.float64))
+
     def __len__(self) -> int:
         """Number of atoms."""
         return len(self.numbers)
@@ -148,7 +153,7 @@ def validate_conformers(conformers: Conformers) -> None:
         UnreadableError: There is not one energy for each.
         NonFiniteError: An energy is not finite.
     """
-    count, energies = len(conformers.positions), np.asarray(conformers.energies)
+    count, energies = len(conformers.positions), conformers.energies
     if count == 0:
         raise EmptyMoleculeError("the molecule has no geometry: give at least one conformer")
     if energies.shape != (count,):

@@ -22,8 +22,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-import numpy as np
-
 import qm9flow
 from qm9flow import errors
 from qm9flow.cores import usable_cores
@@ -103,6 +101,10 @@ class _ExpiredError(_StoppedError):
     """It was killed because it took too long."""
 
 
+class _StartError(_StoppedError):
+    """It ended before it took a job: no job can be the reason."""
+
+
 class _Alarm:
     """Kills a process unless called off in time; knows for certain which came first."""
 
@@ -164,7 +166,11 @@ class _Worker:
             if self._is_closed:
                 raise _StoppedError
             self._process = _spawn()
-        self._exchange(None, START_TIMEOUT_S)
+        try:
+            self._exchange(None, START_TIMEOUT_S)
+        except _StoppedError as error:
+            self._discard()
+            raise (_StoppedError if self._is_closed else _StartError) from error
 
     def _exchange(self, line: str | None, timeout_s: float) -> dict[str, Any]:
         process = self._process
@@ -266,7 +272,7 @@ class MoleculePool:
             One entry for each job, in order.
 
         Raises:
-            InferenceError: No process can be started.
+            InferenceError: No process can be started, or none takes a job.
         """
         tasks = [(_payload(job), partial(_structure, job)) for job in jobs]
         return self._work(tasks, budget_s, progress)
@@ -284,7 +290,7 @@ class MoleculePool:
             An SVG document for each job, in order.
 
         Raises:
-            InferenceError: No process can be started.
+            InferenceError: No process can be started, or none takes a job.
         """
         tasks = [
             ({"kind": "drawing", "form": job.form, "text": job.text}, _drawing) for job in jobs
@@ -330,6 +336,7 @@ class MoleculePool:
     ) -> Made | MoleculeError:
         """A process that dies may have been killed for another's sake: its job is done again."""
         advice = "" if payload["kind"] == "drawing" else ": give a geometry instead"
+        false_starts = 0
         for _ in range(_ATTEMPTS):
             limit = self.timeout_s
             if until is not None:
@@ -346,10 +353,17 @@ class MoleculePool:
                 return MoleculeTimeoutError(
                     f"RDKit took longer than {limit:.3g} s for this molecule{advice}"
                 )
+            except _StartError:
+                false_starts += 1
             except _StoppedError:
                 continue
             finally:
                 self._idle.put(worker)
+        if false_starts == _ATTEMPTS:
+            raise InferenceError(
+                "the processes that make geometries end before they take a molecule: see whether "
+                "`import rdkit` works in this Python, and whether there is memory left"
+            )
         failure = DrawingError if payload["kind"] == "drawing" else ConformerError
         return failure(f"RDKit broke down on this molecule{advice}")
 
@@ -380,12 +394,7 @@ def _error(answer: dict[str, Any]) -> MoleculeError:
 def _structure(job: Job, answer: dict[str, Any]) -> Structure:
     if job.kind == "sdf":
         return Molecule(answer["numbers"], answer["positions"], job.geometry, answer["name"])
-    return Conformers(
-        np.array(answer["numbers"], dtype=np.int64),
-        np.array(answer["positions"], dtype=np.float64),
-        np.array(answer["energies"], dtype=np.float64),
-        answer["name"],
-    )
+    return Conformers(answer["numbers"], answer["positions"], answer["energies"], answer["name"])
 
 
 def _gather(

@@ -19,7 +19,10 @@ from qm9flow.molecules.pool import MAX_ATOMS
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)((?:[eEdD]|\*\^)[+-]?\d+)?", re.ASCII)
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf(inity)?)", re.IGNORECASE | re.ASCII)
 _ATOM = re.compile(r"([A-Za-z]{1,3})\d*", re.ASCII)
-_CHARGE = re.compile(r"\bcharge\s*=\s*\"?([+-]?\d{1,4})\b", re.IGNORECASE | re.ASCII)
+_CHARGE = re.compile(
+    r"\b(?:(?:total|net|formal)_)?charge\s*=\s*[\"']?([+-]?\d{1,4}(?:\.\d*)?)(?!\w)",
+    re.IGNORECASE | re.ASCII,
+)
 _PROPERTIES = re.compile(r"\bproperties\s*=\s*\"?(\S+)", re.IGNORECASE | re.ASCII)
 
 
@@ -29,7 +32,8 @@ def from_xyz(text: str, geometry: Geometry = "dft", max_atoms: int = MAX_ATOMS) 
     Read are: the number of atoms, a comment, then `symbol x y z` a line, in angstrom. The number
     and the comment may be left out together, the comment alone too. Columns behind z are ignored,
     as is what follows the atoms in QM9's own files (`gdb` comment). `Properties` in an extended
-    comment may give another order of columns. Exponents may be written with E, D or *^.
+    comment may give another order of columns. Exponents may be written with E, D or *^. A net
+    charge in the comment (`charge`, or that with `total_`, `net_` or `formal_` before) is refused.
 
     Args:
         text: One molecule.
@@ -129,10 +133,11 @@ def _head(lines: list[str], first: int) -> tuple[str, int, int]:
 
 def _refuse_comment(comment: str, line: int) -> None:
     """Refuse what an extended XYZ comment says and we would otherwise overlook."""
-    charge = _CHARGE.search(comment)
-    if charge and int(charge[1]):
+    found = _CHARGE.search(comment)
+    charge = round(float(found[1])) if found else 0
+    if charge:
         raise ChargedError(
-            f"line {line}: the molecule has the net charge {int(charge[1]):+d}: QM9 holds only "
+            f"line {line}: the molecule has the net charge {charge:+d}: QM9 holds only "
             "molecules without net charge"
         )
 

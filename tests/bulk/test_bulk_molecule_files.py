@@ -1,5 +1,8 @@
 """SMILES files, SDF, XYZ and extended XYZ as rows."""
 
+import contextlib
+import gc
+import gzip
 import io
 import os
 import threading
@@ -66,6 +69,9 @@ def test_options_for_other_formats_are_refused(tmp_path: Path) -> None:
         Source(path, smiles_column="x")
     with pytest.raises(ConfigError, match="--geometry is for XYZ"):
         Source(path, geometry="dft")
+    (tmp_path / "a.xyz").write_text(f"3\nwater\n{WATER}")
+    with pytest.raises(ConfigError, match="geometry must be dft or approximate, got 'smiles'"):
+        Source(tmp_path / "a.xyz", geometry="smiles")
     with pytest.raises(InputFileError, match="No such file"):
         Source(tmp_path / "none.smi")
 
@@ -87,6 +93,23 @@ def test_a_file_that_is_refused_is_closed(
         Source(tmp_path / "a.smi")
     assert kept.value
     assert [file.closed for file in opened] == [True]
+
+
+@pytest.mark.parametrize("content", [b"C\n", gzip.compress(b"C\n", mtime=0), "C".encode("utf-16")])
+def test_standard_input_stays_open(content: bytes) -> None:
+    stdin = io.BytesIO(content)
+    with contextlib.suppress(InputFileError), Source("-", "smi", stdin=stdin) as source:
+        assert len(list(source.reader.rows())) == 1
+        del source
+    gc.collect()
+    assert not stdin.closed
+
+
+def test_a_file_that_is_gzipped_twice_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.smi.gz"
+    path.write_bytes(gzip.compress(gzip.compress(b"C\n")))
+    with pytest.raises(InputFileError, match=r"a\.smi\.gz is gzipped twice"):
+        Source(path)
 
 
 def test_smiles_with_and_without_names(tmp_path: Path) -> None:
@@ -202,6 +225,28 @@ def test_extended_xyz_gives_its_pairs(tmp_path: Path) -> None:
     assert rows[1].cells == ("", "-1", "", "", "", "{1 2}")
     molecules = [from_xyz(row.record["xyz"]) for row in rows]
     assert molecules[0].positions.tolist() == molecules[1].positions.tolist()
+
+
+def test_only_the_outer_quotes_of_a_value_are_left_out() -> None:
+    comment = """Properties=species:S:1:pos:R:3 note="the 'best'" other='say "x"' bare='"""
+    source = piped(f"3\n{comment}\n{WATER}", "xyz")
+    (row,) = source.reader.rows()
+    assert dict(zip(source.reader.columns, row.cells, strict=True)) == {
+        "comment": "",
+        "note": "the 'best'",
+        "other": 'say "x"',
+        "bare": "'",
+    }
+
+
+def test_a_frame_beyond_the_limit_is_a_row_with_an_error() -> None:
+    good = f"3\nwater\n{WATER}"
+    huge = "40000\nhuge\n" + "H 0.000000 0.000000 0.000000\n" * 40_000
+    first, second, third = rows_of(good + huge + good, "xyz")
+    assert isinstance(second.record, RowError)
+    assert "the frame from line 6 on is longer than 1,000,000 characters" in str(second.record)
+    assert second.cells == ("huge",)
+    assert first.record == third.record
 
 
 @pytest.mark.parametrize(

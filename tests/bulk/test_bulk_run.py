@@ -128,22 +128,46 @@ def test_a_run_goes_on_to_the_same_bytes(run: Run, table: Path, name: str, kille
     assert len(list(table.parent.iterdir())) == 3
 
 
-def test_a_complete_run_is_finished_by_the_next(run: Run, table: Path) -> None:
-    """Killed between its last chunk and the output's name, or between that and tidying up."""
-    output, journal = table.with_name("out.csv"), table.with_name("out.csv.journal")
+def completed(run: Run, table: Path, output: Path, **options: object) -> str:
+    """The journal of a run that wrote its last chunk and was killed before it tidied up."""
+    journal = output.with_name(f"{output.name}.journal")
     with pytest.raises(Kill):
-        run(table, output, show=killed_after(9))
-    state = json.loads(journal.read_text())
-    run(table, output)
-    content = output.read_bytes()
-    state |= {"rows": 12, "refused": 4, "size": len(content), "is_complete": True}
+        run(table, output, show=killed_after(12), **options)
+    state = json.loads(journal.read_text()) | {"is_complete": True}
     journal.write_text(json.dumps(state))
+    return json.dumps(state)
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_complete_run_is_finished_by_the_next(
+    run: Run, table: Path, name: str, replaces: bool
+) -> None:
+    """Killed between its last chunk and the output's name, or between that and tidying up."""
+    whole, output = table.with_name(f"whole_{name}"), table.with_name(name)
+    journal = output.with_name(f"{name}.journal")
+    run(table, whole)
+    if replaces:
+        output.write_text("precious")
+    state = completed(run, table, output, restart=replaces)
     assert run(table, output) == Summary(rows=12, refused=4, resumed=12)
+    assert output.read_bytes() == whole.read_bytes()
+    journal.write_text(state)
+    assert run(table, output) == Summary(rows=12, refused=4, resumed=12)
+    assert output.read_bytes() == whole.read_bytes()
     assert not journal.exists()
-    output.rename(table.with_name("out.csv.part"))
-    journal.write_text(json.dumps(state))
-    assert run(table, output).resumed == 12
-    assert output.read_bytes() == content
+
+
+def test_a_complete_run_of_other_rows_is_not_finished(run: Run, table: Path) -> None:
+    output = table.with_name("out.csv")
+    completed(run, table, output)
+    text = table.read_text()
+    table.write_text(text.replace("CCO", "CCN"))
+    with pytest.raises(ResumeError, match="first 12 rows of"):
+        run(table, output)
+    table.write_text(text + "12,CN,new\n")
+    assert run(table, output) == Summary(rows=13, refused=4, resumed=12)
+    assert [row["id"] for row in rows_in(output)] == [str(i) for i in range(13)]
 
 
 def test_a_run_goes_on_with_a_file_that_only_grew(run: Run, table: Path) -> None:
@@ -153,6 +177,19 @@ def test_a_run_goes_on_with_a_file_that_only_grew(run: Run, table: Path) -> None
     with table.open("a") as file:
         file.write("12,CN,new\n")
     assert run(table, output) == Summary(rows=13, refused=4, resumed=6)
+
+
+def test_a_file_goes_on_that_grew_behind_a_short_last_chunk(run: Run, table: Path) -> None:
+    output = table.with_name("out.csv")
+    with pytest.raises(Kill):
+        run(table, output, chunk=5, show=killed_after(12))
+    text = table.read_text() + "12,CN,new\n13,CNC,new\n"
+    table.write_text(text.replace("CO,", "CS,"))
+    with pytest.raises(ResumeError, match="first 12 rows of"):
+        run(table, output, chunk=5)
+    table.write_text(text)
+    assert run(table, output, chunk=5) == Summary(rows=14, refused=4, resumed=12)
+    assert [row["id"] for row in rows_in(output)] == [str(i) for i in range(14)]
 
 
 def test_a_pipe_goes_on_if_it_begins_with_the_same_rows(run: Run, table: Path) -> None:
@@ -296,6 +333,17 @@ def test_two_runs_do_not_write_one_output(run: Run, table: Path) -> None:
     run(table, output, show=try_too)
     assert ["another run is writing" in message for message in tried] == [True, True]
     assert len(rows_in(output)) == 12
+
+
+def test_a_start_that_is_refused_lets_go_of_the_output(run: Run, table: Path) -> None:
+    output = table.with_name("out.csv")
+    with pytest.raises(Kill):
+        run(table, output, show=killed_after(6))
+    table.with_name("out.csv.part").write_bytes(b"")
+    with pytest.raises(ResumeError, match="cut short") as kept:
+        run(table, output)
+    assert kept.value  # its traceback keeps alive what was open then
+    assert run(table, output, restart=True) == Summary(rows=12, refused=4, resumed=0)
 
 
 def test_input_that_ends_badly(run: Run, table: Path) -> None:

@@ -3,6 +3,8 @@
 import gzip
 import io
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from qm9flow.bulk.columns import Column, ModelName, named, own_columns, own_values
 from qm9flow.bulk.meter import Meter, Standing, duration
 from qm9flow.bulk.readers.formats import Source
-from qm9flow.bulk.writers.formats import format_of, make_writer
+from qm9flow.bulk.writers.formats import OutputFormat, format_of, make_writer
 from qm9flow.bulk.writers.parquet import ParquetWriter
 from qm9flow.errors import ConfigError, InvalidSmilesError
 from qm9flow.inference.prediction import Domain, Prediction
@@ -92,6 +94,43 @@ def test_typed_files_hold_the_rows(
     names = [column.name for column in COLUMNS]
     expected = [(plain(row[0]), plain(row[1]), *row[2:]) for row in rows]
     assert found == [dict(zip(names, row, strict=True)) for row in expected]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_names_that_unicode_makes_one_stay_apart(kind: OutputFormat, tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    columns = [Column("\udce9"), Column("\udce8"), Column("\ufffd_2")]
+    writer = make_writer(kind, False, columns, {})
+    partial, output = tmp_path / "part", tmp_path / "output"
+    partial.write_bytes(writer.head() + writer.chunk([("1", "2", "3")]))
+    writer.finish(partial, output)
+    is_table = kind == "parquet"
+    found = (
+        parquet.read_table(output).to_pylist()[0] if is_table else json.loads(output.read_text())
+    )
+    assert found == {"\ufffd": "1", "\ufffd_3": "2", "\ufffd_2": "3"}
+
+
+def test_parquet_is_on_the_disk_before_its_rows_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = set()
+    sync = os.fsync
+
+    def watched(number: int) -> None:
+        sync(number)
+        synced.add((os.fstat(number).st_ino, os.fstat(number).st_size))
+
+    monkeypatch.setattr(os, "fsync", watched)
+    path = written("a.parquet", [[("C", "note", 0.5, 1, True)]], tmp_path)
+    assert (path.stat().st_ino, path.stat().st_size) in synced
+
+
+def test_parquet_of_many_small_chunks_takes_time_in_proportion(tmp_path: Path) -> None:
+    started = time.monotonic()
+    written("a.parquet", [[("C", "note", 0.5, 1, True)]] * 8_000, tmp_path)
+    assert time.monotonic() - started < 10  # not to the square
 
 
 def test_parquet_is_made_some_rows_at_a_time(

@@ -1,5 +1,7 @@
 """`qm9flow.load` and what it gives, and the manual's examples."""
 
+import io
+import os
 import re
 import subprocess
 import sys
@@ -115,9 +117,27 @@ def test_wrong_calls_are_said(model: Model, tmp_path: Path) -> None:
         lambda: model.predict([served.WATER], geometry="smiles"),
         lambda: model.predict_file(None, tmp_path / "out.csv"),
         lambda: model.predict_file(tmp_path / "in.csv", None),
+        lambda: model.predict_file(tmp_path / "in.csv", io.StringIO()),
+        lambda: model.predict_file(tmp_path / "in.csv", tmp_path / "out.csv", chunk=0),
+        lambda: model.predict_file(tmp_path / "in.csv", tmp_path / "out.csv", chunk=1.5),
+        lambda: model.predict_file(tmp_path / "in.csv", tmp_path / "out.csv", workers=0),
+        lambda: model.predict_file(tmp_path / "in.csv", tmp_path / "out.csv", workers=-1),
     ):
         with pytest.raises(ConfigError):
             call()
+
+
+def test_a_path_may_be_of_any_kind(model: Model, tmp_path: Path) -> None:
+    class Place(os.PathLike[str]):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __fspath__(self) -> str:
+            return str(tmp_path / self.name)
+
+    (tmp_path / "in.smi").write_text("C\n")
+    assert model.predict_file(Place("in.smi"), Place("out.csv"), ["gap"]).rows == 1
+    assert (tmp_path / "out.csv").read_text().startswith("smiles,name,gap")
 
 
 def test_results_become_tables(model: Model) -> None:

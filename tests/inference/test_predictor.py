@@ -22,6 +22,7 @@ from qm9flow.errors import (
     CoincidentAtomsError,
     ConfigError,
     InferenceError,
+    InvalidRecordError,
     MoleculeError,
     NonFiniteError,
     TooLargeError,
@@ -168,6 +169,8 @@ def test_bad_molecules_are_refused(predictor: Predictor) -> None:
         predictor.predict([Molecule(np.array([6, 6]), np.zeros((2, 3)))])
     with pytest.raises(TooLargeError, match=str(MAX_ATOMS)):
         predictor.predict([line(MAX_ATOMS + 1)])
+    with pytest.raises(InvalidRecordError, match="dft, approximate or smiles, got 'guessed'"):
+        predictor.predict([Molecule(np.array([6]), zeros, "guessed")])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -183,6 +186,13 @@ def test_conformers_that_do_not_belong_together_are_refused(
     assert isinstance(refused, MoleculeError)
     assert refused.code == code
     assert isinstance(kept, Prediction)
+
+
+def test_conformers_may_be_given_as_lists(predictor: Predictor) -> None:
+    arrays = Conformers(line(3).numbers, line(3).positions[None], np.zeros(1), "by hand")
+    lists = Conformers([6] * 3, [line(3).positions.tolist()], [0], "by hand")  # type: ignore[arg-type]
+    first, second = predictor.predict([arrays, lists])
+    assert first == second
 
 
 def test_a_bad_molecule_does_not_touch_the_others(predictor: Predictor, dataset: Dataset) -> None:

@@ -118,6 +118,10 @@ def test_xyz_is_read_in_all_its_dialects(text: str) -> None:
         (WATER.replace("O 0", "99 0"), errors.UnsupportedElementError, ["line 3, atom 1", "99"]),
         (WATER.replace("-0.7572", "0.7572"), errors.CoincidentAtomsError, ["atom 2", "atom 3"]),
         (WATER.replace("water", "charge=-1 "), errors.ChargedError, ["line 2", "-1"]),
+        (WATER.replace("water", "charge='1' spin=1"), errors.ChargedError, ["line 2", "+1"]),
+        (WATER.replace("water", "total_charge=-2"), errors.ChargedError, ["line 2", "-2"]),
+        (WATER.replace("water", 'Net_Charge="+1.0"'), errors.ChargedError, ["line 2", "+1"]),
+        (WATER.replace("water", "charge=0.99998"), errors.ChargedError, ["line 2", "+1"]),
         (
             WATER.replace("water", "Properties=pos:R:3:id:I:1"),
             errors.UnreadableError,
@@ -146,6 +150,10 @@ def test_a_machine_at_its_limit_is_no_fault_of_a_molecule(monkeypatch: pytest.Mo
         with monkeypatch.context() as patch:
             patch.setattr(subprocess, "Popen", refuse)
             with pytest.raises(InferenceError, match="Resource temporarily unavailable"):
+                from_records([{"smiles": "C"}], pool)
+        with monkeypatch.context() as patch:
+            patch.setattr("qm9flow.molecules.pool._BOOT", "raise ImportError('rdkit')")
+            with pytest.raises(InferenceError, match="end before they take a molecule"):
                 from_records([{"smiles": "C"}], pool)
         (found,) = from_records([{"smiles": "C"}], pool)
     assert isinstance(found, Conformers)

@@ -10,6 +10,7 @@ from qm9flow.bulk.readers.tables import TableReader
 from qm9flow.bulk.readers.xyz import XyzReader
 from qm9flow.bulk.rows import Reader
 from qm9flow.errors import ConfigError, InputFileError
+from qm9flow.molecules.given import shown
 
 InputFormat = Literal["csv", "tsv", "smi", "sdf", "xyz"]
 INPUT_FORMATS: tuple[InputFormat, ...] = get_args(InputFormat)
@@ -107,6 +108,8 @@ class Source:
             raise ConfigError(f"--smiles-column is for CSV and TSV; {source} is {self.format}")
         if geometry is not None and self.format not in HAS_COORDINATES:
             raise ConfigError(f"--geometry is for XYZ and SDF; {source} is {self.format}")
+        if geometry not in (None, "dft", "approximate"):
+            raise ConfigError(f"geometry must be dft or approximate, got {shown(geometry)}")
         self.lines = Lines(source, stdin)
         self.name = self.lines.name
         try:

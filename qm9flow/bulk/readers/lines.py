@@ -41,7 +41,7 @@ class Lines:
             stdin: What `-` means; None is the process's own.
 
         Raises:
-            InputFileError: It cannot be opened, or is in UTF-16.
+            InputFileError: It cannot be opened, is in UTF-16, or gzipped twice.
         """
         self.source = source
         is_stdin = str(source) == STDIN
@@ -49,6 +49,7 @@ class Lines:
         self.name = "standard input" if is_stdin else str(source)
         self.number = 0
         self._again: deque[str] = deque()
+        self._layers: list[Any] = []
         try:
             self._raw = self._open(stdin)
         except OSError as error:
@@ -61,13 +62,17 @@ class Lines:
         self._text = io.TextIOWrapper(
             bytes_in, encoding="utf-8-sig", errors="surrogateescape", newline=""
         )
+        self._layers.append(self._text)
 
     def _unzipped(self) -> Any:
         bytes_in: Any = io.BufferedReader(self._raw, 1 << 16)
+        self._layers.append(bytes_in)
         try:
             # A slow pipe may have given its first byte only.
             if bytes_in.peek(2)[:2] in (_GZIP, _GZIP[:1]):
                 bytes_in = gzip.GzipFile(fileobj=bytes_in)
+                if bytes_in.peek(2)[:2] == _GZIP:
+                    raise InputFileError(f"{self.name} is gzipped twice: unzip it once")
             if bytes_in.peek(2)[:2] in _UTF16:
                 raise InputFileError(f"{self.name} is in UTF-16: save it as UTF-8")
         except (OSError, EOFError, zlib.error) as error:
@@ -116,6 +121,8 @@ class Lines:
 
     def close(self) -> None:
         """Close the file; standard input stays open."""
+        while self._layers:  # else each would close what it reads from when it is forgotten
+            self._layers.pop().detach()
         if str(self.source) != STDIN:
             self._raw.close()
 

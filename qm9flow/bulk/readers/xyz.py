@@ -66,12 +66,15 @@ class XyzReader:
         known = set(keys)
         for frame in self._frames:
             cells = (frame.comment, *(frame.pairs.get(key, "") for key in keys))
-            if not frame.text:
-                wrong = f"line {frame.line:,} is longer than {MAX_CHARACTERS:,} characters"
-                yield Row(cells, RowError(wrong))
+            if frame.characters > MAX_CHARACTERS:
+                yield Row(cells, _too_long(frame.line))
                 continue
             record = {"xyz": "\n".join(frame.text), **self._said}
             yield Row(cells, record, late(key for key in frame.pairs if key not in known))
+
+
+def _too_long(line: int) -> RowError:
+    return RowError(f"the frame from line {line:,} on is longer than {MAX_CHARACTERS:,} characters")
 
 
 def _frames(lines: Lines) -> Iterator[_Frame]:
@@ -110,7 +113,6 @@ def _read_frame(frame: _Frame, lines: Lines, count: int) -> None:
 
 def _read_junk(frame: _Frame, lines: Lines, most: int | None = None) -> None:
     """Lines up to the next that begins a frame."""
-    blank: list[str] = []
     while most is None or most > 0:
         line = lines.read()
         if line is None:
@@ -119,7 +121,6 @@ def _read_junk(frame: _Frame, lines: Lines, most: int | None = None) -> None:
             lines.put_back([line])
             return
         if not line.strip():
-            blank = [*blank, line][:1]
             continue
         frame.add(line)
         most = None if most is None else most - 1
@@ -129,6 +130,11 @@ def _read_comment(frame: _Frame, comment: str) -> None:
     if not _EXTENDED.search(comment):
         frame.comment = comment
         return
-    pairs = {key: value.strip("\"'") for key, value in _PAIR.findall(comment)}
+    pairs = {key: _unquoted(value) for key, value in _PAIR.findall(comment)}
     frame.pairs = {key: value for key, value in pairs.items() if key.lower() != "properties"}
     frame.comment = _PAIR.sub("", comment).strip()
+
+
+def _unquoted(value: str) -> str:
+    is_quoted = len(value) > 1 and value[0] in "\"'" and value[0] == value[-1]
+    return value[1:-1] if is_quoted else value

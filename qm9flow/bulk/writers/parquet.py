@@ -1,12 +1,13 @@
 """Parquet. Until a run is complete its rows lie in an Arrow stream, which can be appended to."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from qm9flow.bulk.columns import Column, Value
-from qm9flow.bulk.writers.writer import Writer, without_surrogates
+from qm9flow.bulk.writers.writer import Writer, unicode_names, without_surrogates
 from qm9flow.errors import DependencyError
 
 GROUP_BYTES = 32 * 1024**2
@@ -46,11 +47,11 @@ class ParquetWriter(Writer):
         self._arrow = pyarrow
         fields = [
             pyarrow.field(
-                without_surrogates(column.name),
+                name,
                 kinds[column.kind],
                 metadata={"unit": column.unit} if column.unit else None,
             )
-            for column in columns
+            for name, column in zip(unicode_names(columns), columns, strict=True)
         ]
         self._schema = pyarrow.schema(fields, metadata={"qm9flow": json.dumps(facts)})
 
@@ -77,13 +78,18 @@ class ParquetWriter(Writer):
             parquet.ParquetWriter(whole, self._schema) as made,
         ):
             held: list[Any] = []
+            size = 0
             for batch in stream:
                 held.append(batch)
-                if sum(one.nbytes for one in held) >= GROUP_BYTES:
+                size += batch.nbytes
+                if size >= GROUP_BYTES:
                     made.write_table(self._arrow.Table.from_batches(held, self._schema))
                     held.clear()
+                    size = 0
             if held:
                 made.write_table(self._arrow.Table.from_batches(held, self._schema))
+        with whole.open("r+b") as whole_file:
+            os.fsync(whole_file.fileno())  # a power cut must not take it after its rows
         whole.replace(output)
         partial.unlink()
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from qm9flow.bulk.columns import Column, Value
-from qm9flow.bulk.writers.writer import Writer, without_surrogates
+from qm9flow.bulk.writers.writer import Writer, unicode_names, without_surrogates
 
 
 class _Line:
@@ -58,7 +58,7 @@ class JsonWriter(Writer):
 
     def chunk(self, rows: Sequence[Sequence[Value]]) -> bytes:
         """An object a row."""
-        names = [without_surrogates(column.name) for column in self.columns]
+        names = unicode_names(self.columns)
         lines = []
         for row in rows:
             plain = [without_surrogates(v) if isinstance(v, str) else v for v in row]

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
-from qm9flow.bulk.columns import Column, Value
+from qm9flow.bulk.columns import Column, Value, named
 
 
 class Writer(ABC):
@@ -63,3 +63,16 @@ def without_surrogates(text: str) -> str:
         The text, with U+FFFD for each of those.
     """
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def unicode_names(columns: Sequence[Column]) -> list[str]:
+    """Names of columns for formats that must be Unicode.
+
+    Args:
+        columns: Of all rows.
+
+    Returns:
+        Each without surrogates; those that this makes equal have numbers behind them.
+    """
+    plain = [without_surrogates(column.name) for column in columns]
+    return [column.name for column in named(plain, ())]
