@@ -25,8 +25,8 @@ a force field it would know its molecules by heart sooner, and torsions differ b
 SHOWN = 6
 """Conformers of a molecule that are shown at once while it learns: the known one and random others.
 Given that one of such a draw is the known one, the others alike likely to be drawn with it, its
-odds are the same as among all; long lists, of which one molecule in ten has more than 15, would
-take half of the time."""
+odds are the same as among all. One molecule in seven has more than 15, and these hold half of all
+conformers: an epoch that shows six looks at 4.1 of a molecule instead of 7.9."""
 
 AT_ONCE = 128
 """Molecules of a batch of the validation."""

@@ -422,6 +422,22 @@ def test_without_webgl_all_else_is_there(url: str, tmp_path: Path) -> None:
         assert len(browser.values()) == len(TARGETS)
 
 
+def test_a_viewer_that_loads_late_is_shown(browser: Browser) -> None:
+    browser.open()
+    browser.predict("CCO ethanol")
+    browser.until("document.getElementById('view').dataset.shown === 'yes'")
+    hear = (
+        "window.dispatchEvent(new MessageEvent('message', {data: arguments[0],"
+        "source: document.getElementById('view').contentWindow}))"
+    )
+    browser.js(hear, {"state": "failed", "why": "it has not loaded yet"})
+    assert not browser.id("view").is_displayed()
+    assert browser.text("no-view") == "No 3D view: it has not loaded yet."
+    browser.js(hear, {"state": "ready"})
+    assert browser.id("view").is_displayed()
+    assert not browser.id("no-view").is_displayed()
+
+
 def test_nothing_is_asked_of_anybody_else(url: str, tmp_path: Path) -> None:
     log = tmp_path / "net.json"
     with opened(url, tmp_path / "own", f"--log-net-log={log}") as browser:
