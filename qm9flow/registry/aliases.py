@@ -60,15 +60,16 @@ def promote(version: Version, force: bool = False, tracking_uri: str | None = No
     champion = _at(CHAMPION, connection)
     verify(version, connection.uri)
     decision = _decide(version, champion, connection)
-    passes = decision.passes or force
-    if champion is not None and champion.number == version.number:
-        passes = True  # and what the gate said of it stays on record
+    is_champion = champion is not None and champion.number == version.number
+    passes = decision.passes or force or is_champion
+    if is_champion:
         _drop_challenger(version, connection)
     elif passes:
         _make_champion(version, champion, connection)
-        _note(version, decision, connection)
     else:
         _set_alias(CHALLENGER, version, connection)
+    # What the gate said of a champion stays on record, unless its promotion was killed before that.
+    if not (is_champion and GATE_PASSES in version.tags):
         _note(version, decision, connection)
     return Promotion(
         version=resolve(version.number, connection.uri),
