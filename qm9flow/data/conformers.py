@@ -6,6 +6,10 @@ from qm9flow.data.stereo import isomeric_smiles
 from qm9flow.data.store import Dataset
 from qm9flow.molecules.pool import CONFORMERS, Job
 
+RULE = 2
+"""Of how conformers are made, counted up where it gives others than before: another rule makes
+another set."""
+
 
 def open_conformers(dataset: Dataset, count: int = CONFORMERS) -> GeometrySet:
     """The conformers as they were made.
@@ -63,5 +67,5 @@ def kind_of(count: int) -> Kind:
         texts = [isomeric_smiles(dataset, i) for i in places]
         return texts, [Job("smiles", text, conformers=count) for text in texts]
 
-    name = "conformers-format{format}-{digest}-" + str(count)
+    name = f"conformers-format{{format}}-{{digest}}-{count}-rule{RULE}"
     return Kind(name, "qm9flow data conformers", {"conformers": count}, jobs)

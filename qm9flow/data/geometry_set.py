@@ -28,7 +28,7 @@ from qm9flow.molecules.pool import Job, MoleculePool
 
 FORMAT = 2
 SHARD = 500
-"""Molecules a file while they are made: what a kill costs, some ten seconds of two cores."""
+"""Molecules a file while they are made: what a kill costs, half a minute of two cores."""
 
 ANEW = "anew"
 """A file among the shards of a run that is to replace a good set: without it, that set is final."""

@@ -39,7 +39,8 @@ def smiles_to_conformers(text: str, max_atoms: int, count: int) -> Conformers:
     """Geometries from a SMILES: explicit hydrogens, ETKDGv3, MMFF94.
 
     Centres without a stated handedness get one of the two, in each conformer anew. However the
-    SMILES is written, its molecule has the same geometries.
+    SMILES is written, its molecule has the same geometries, and its mirror image has their mirror
+    images: of the two hands the one whose SMILES comes first is embedded.
 
     Args:
         text: A SMILES of one molecule without net charge, no name behind it.
@@ -55,10 +56,12 @@ def smiles_to_conformers(text: str, max_atoms: int, count: int) -> Conformers:
         ConformerError: No geometry was found.
         MoleculeError: What `validate` refuses, or a net charge.
     """
-    graph = _read_smiles(text, max_atoms)
+    graph, is_mirrored = _read_smiles(text, max_atoms)
     energies = embed(graph, count)
     kept = _minima(energies)
     positions = np.stack([conformer.GetPositions() for conformer in graph.GetConformers()])
+    if is_mirrored:
+        positions[..., 0] *= -1
     found = Conformers(_numbers(graph), positions[kept], energies[kept], text)
     for one in found.positions:
         validate(Molecule(found.numbers, one), max_atoms)
@@ -74,8 +77,11 @@ def _minima(energies: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     return np.array(kept, dtype=np.int64)
 
 
-def _read_smiles(text: str, max_atoms: int) -> Chem.Mol:
-    """The graph with explicit hydrogens, its atoms in the order of the canonical SMILES."""
+def _read_smiles(text: str, max_atoms: int) -> tuple[Chem.Mol, bool]:
+    """The graph with explicit hydrogens, and whether it is the mirror image of what is meant.
+
+    Its atoms are in the order of its canonical SMILES.
+    """
     graph = parse_smiles(text)
     _refuse_atoms(graph, max_atoms)
     _refuse_radicals(graph)
@@ -84,10 +90,21 @@ def _read_smiles(text: str, max_atoms: int) -> Chem.Mol:
         raise InvalidSmilesError(
             f"the SMILES holds {fragments} separate molecules ('.'): give each one by itself"
         )
-    graph = Chem.AddHs(Chem.MolFromSmiles(Chem.MolToSmiles(graph)) or graph)
+    own = Chem.MolToSmiles(graph)
+    first = min(own, Chem.MolToSmiles(_mirror_image(graph)))
+    canonical = Chem.MolFromSmiles(first)
+    graph = Chem.AddHs(canonical or graph)
     refuse_size(graph, max_atoms)
     _refuse_odd_electrons(graph)
-    return graph
+    return graph, canonical is not None and first != own
+
+
+def _mirror_image(graph: Chem.Mol) -> Chem.Mol:
+    """All tetrahedral centres with the other handedness."""
+    mirrored = Chem.Mol(graph)
+    for atom in mirrored.GetAtoms():
+        atom.InvertChirality()
+    return mirrored
 
 
 def mol_block_to_molecule(text: str, geometry: Geometry, max_atoms: int) -> Molecule:

@@ -1,6 +1,7 @@
 """SMILES become sound geometries; a molecule that hangs or crashes costs only itself."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rdkit import Chem
+from rdkit.Chem import rdDetermineBonds
 from scipy.spatial.distance import pdist
 
 from qm9flow.data.store import Dataset
@@ -164,6 +166,43 @@ def test_however_a_smiles_is_written_its_geometries_are_the_same() -> None:
     np.testing.assert_array_equal(first.numbers, second.numbers)
 
 
+@pytest.mark.parametrize(
+    "smiles",
+    [
+        "C[C@H](N)C(=O)O",
+        "C[C@@H]1[C@H](C)[C@@H]2[C@@H]3O[C@@H]3[C@H]12",
+        "O[C@H](C/C=C/C)[C@@H](C)F",
+        "CN1C[C@@H]2O[C@H]1C2=O",
+        "C[C@H]1CC[C@@H](O)CC1",
+        "CC(O)[C@H](C)C#N",
+    ],
+)
+def test_mirror_images_have_mirrored_geometries(smiles: str) -> None:
+    mirrored = re.sub("@+", lambda signs: "@" if len(signs[0]) == 2 else "@@", smiles)
+    one, other = (smiles_to_conformers(text, 200, 10) for text in (smiles, mirrored))
+    np.testing.assert_array_equal(one.numbers, other.numbers)
+    np.testing.assert_array_equal(one.energies, other.energies)
+    is_its_own = Chem.CanonSmiles(smiles) == Chem.CanonSmiles(mirrored)
+    image = one.positions * np.array([1.0 if is_its_own else -1.0, 1.0, 1.0])
+    np.testing.assert_array_equal(other.positions, image)
+    for found, text, opposite in ((one, smiles, mirrored), (other, mirrored, smiles)):
+        assert all(has_hand(molecule, text) for molecule in found.molecules)
+        assert is_its_own or not any(has_hand(molecule, opposite) for molecule in found.molecules)
+
+
+def has_hand(molecule: Molecule, smiles: str) -> bool:
+    """Whether a geometry, from which bonds are read, has the stated handedness."""
+    placed = Chem.RWMol()
+    for number in molecule.numbers.tolist():
+        placed.AddAtom(Chem.Atom(number))
+    conformer = Chem.Conformer(len(molecule))
+    conformer.SetPositions(molecule.positions)
+    placed.AddConformer(conformer)
+    rdDetermineBonds.DetermineBonds(placed)
+    Chem.AssignStereochemistryFrom3D(placed)
+    return placed.HasSubstructMatch(Chem.MolFromSmiles(smiles), useChirality=True)
+
+
 def test_a_molecule_beyond_its_limit_times_out_and_the_others_do_not() -> None:
     with MoleculePool(workers=1, timeout_s=1.5) as workers:
         workers.build([Job("smiles", "C")])
@@ -295,10 +334,4 @@ def test_the_single_call_uses_one_pool() -> None:
     "smiles", ["C[C@]12C[C@](C)([C@H]1O)[C@H]2O", "C[C@@H]1[C@H](C)[C@@H]2[C@@H]3O[C@@H]3[C@H]12"]
 )
 def test_cages_with_handedness_keep_it(smiles: str) -> None:
-    found = smiles_to_conformers(smiles, 200, 5)
-    graph = Chem.AddHs(Chem.MolFromSmiles(Chem.CanonSmiles(smiles)))
-    conformer = Chem.Conformer(len(found))
-    conformer.SetPositions(found.positions[0])
-    graph.AddConformer(conformer)
-    Chem.AssignStereochemistryFrom3D(graph)
-    assert Chem.MolToSmiles(Chem.RemoveHs(graph)) == Chem.CanonSmiles(smiles)
+    assert has_hand(smiles_to_conformers(smiles, 200, 5).lowest, smiles)
