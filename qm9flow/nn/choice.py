@@ -5,9 +5,9 @@ the molecules they are not the ones of its lowest energy. What an atom knows of 
 tells the rules.
 
 One network alone soon knows its molecules by heart, and is then as sure of others. Members that
-learned from differently weighted molecules err differently there: on 3,259 validation molecules the
-mean of two networks' logits has a cross entropy of 0.644, where each has 0.669 and 0.673, and is
-right for 74.7% instead of 73.8% and 73.6%.
+learned from differently weighted molecules err differently there: on 3,378 validation molecules the
+mean of two networks' logits has a cross entropy of 0.553, where each has 0.612 and 0.616, and is
+right for 79.0% instead of 77.1% and 77.6%.
 """
 
 import torch
