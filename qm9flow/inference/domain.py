@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from qm9flow.inference.calibration import STRANGE, SourceCalibration
 from qm9flow.inference.prediction import Domain
-from qm9flow.molecules.molecule import Geometry, Molecule
+from qm9flow.molecules.molecule import Conformers, Geometry, Molecule, Structure
 
 Floats = npt.NDArray[np.float64]
 
@@ -68,6 +68,24 @@ def geometry_doubt(geometry: Geometry, *, has_network: bool) -> tuple[str, ...]:
             "of all those of the rotational constants a, b and c",
         )
     return (f"{said} as the molecules that the network learned from: expect larger errors",)
+
+
+def isomer_doubt(molecule: Structure) -> tuple[str, ...]:
+    """What a SMILES that leaves handedness open does to a prediction.
+
+    Args:
+        molecule: A valid one.
+
+    Returns:
+        A sentence for people; none where one stereoisomer is meant.
+    """
+    if not isinstance(molecule, Conformers) or molecule.isomers < 2:
+        return ()
+    return (
+        f"the SMILES leaves open which of {molecule.isomers} stereoisomers or more is meant: the "
+        "values are an average over those found; for one of them state its centres (@) and double "
+        "bonds (/)",
+    )
 
 
 def domain_of(

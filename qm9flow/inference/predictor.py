@@ -13,7 +13,7 @@ from qm9flow.elements import MAX_NUMBER
 from qm9flow.errors import InferenceError, InvalidRecordError, MoleculeError
 from qm9flow.inference.calibration import FILE, Calibration, SourceCalibration
 from qm9flow.inference.choice import ChoiceSession, open_choice
-from qm9flow.inference.domain import domain_of, doubts, geometry_doubt, widening
+from qm9flow.inference.domain import domain_of, doubts, geometry_doubt, isomer_doubt, widening
 from qm9flow.inference.judged import Judged, over_conformers
 from qm9flow.inference.prediction import Domain, Prediction, Shape
 from qm9flow.inference.screen import flawless, ordinary
@@ -232,8 +232,12 @@ class Predictor:
         table = Table.of(judged, wanted, calibrated, np.array(widened))
         doubt = geometry_doubt(source, has_network=source in self.sources)
         return [
-            table.prediction(i, domain, doubt, (source, len(shapes), likeliest[i]))
-            for i, (shapes, domain) in enumerate(zip(geometries, domains, strict=True))
+            table.prediction(
+                i, domain, doubt + isomer_doubt(molecule), (source, len(shapes), likeliest[i])
+            )
+            for i, (molecule, shapes, domain) in enumerate(
+                zip(molecules, geometries, domains, strict=True)
+            )
         ]
 
     def judge(self, molecules: Sequence[Structure], source: GeometrySource) -> Judged:

@@ -62,7 +62,9 @@ def smiles_to_conformers(text: str, max_atoms: int, count: int) -> Conformers:
     positions = np.stack([conformer.GetPositions() for conformer in graph.GetConformers()])
     if is_mirrored:
         positions[..., 0] *= -1
-    found = Conformers(_numbers(graph), positions[kept], energies[kept], text)
+    found = Conformers(
+        _numbers(graph), positions[kept], energies[kept], text, _isomers(graph, kept.tolist())
+    )
     for one in found.positions:
         validate(Molecule(found.numbers, one), max_atoms)
     return found
@@ -75,6 +77,28 @@ def _minima(energies: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         if not kept or energies[i] - energies[kept[-1]] > SAME_MINIMUM_KCAL:
             kept.append(i)
     return np.array(kept, dtype=np.int64)
+
+
+def _isomers(graph: Chem.Mol, kept: list[int]) -> int:
+    """How many stereoisomers some of the conformers are of; mirror images are one to the networks.
+
+    Many open centres of rings leave no choice, and RDKit does not know: so conformers are looked
+    at. Nitrogen has no handedness here: it turns over.
+    """
+    stated = Chem.StereoSpecified.Specified
+    if all(item.specified == stated for item in Chem.FindPotentialStereo(graph, False)):
+        return 1
+    numbers = [conformer.GetId() for conformer in graph.GetConformers()]
+    return len({_isomer(Chem.Mol(graph, False, numbers[k])) for k in kept})
+
+
+def _isomer(placed: Chem.Mol) -> str:
+    """The SMILES of a geometry's handedness, or of its mirror image's, whichever comes first."""
+    Chem.AssignStereochemistryFrom3D(placed)
+    for atom in placed.GetAtoms():
+        if atom.GetAtomicNum() != 6:
+            atom.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
+    return min(Chem.MolToSmiles(hand) for hand in (placed, _mirror_image(placed)))
 
 
 def _read_smiles(text: str, max_atoms: int) -> tuple[Chem.Mol, bool]:

@@ -63,12 +63,15 @@ class Conformers:
         positions: (k, n_atoms, 3), float64, angstrom.
         energies: (k,), float64, kcal/mol, of a force field: to be compared with each other only.
         name: The SMILES.
+        isomers: Stereoisomers that they are of, mirror images counted as one: more than 1 where
+            the SMILES leaves open which is meant.
     """
 
     numbers: npt.NDArray[np.int64]
     positions: npt.NDArray[np.float64]
     energies: npt.NDArray[np.float64]
     name: str
+    isomers: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "numbers", np.asarray(self.numbers, dtype=np.int64))

@@ -394,7 +394,7 @@ def _error(answer: dict[str, Any]) -> MoleculeError:
 def _structure(job: Job, answer: dict[str, Any]) -> Structure:
     if job.kind == "sdf":
         return Molecule(answer["numbers"], answer["positions"], job.geometry, answer["name"])
-    return Conformers(answer["numbers"], answer["positions"], answer["energies"], answer["name"])
+    return Conformers(**answer)
 
 
 def _gather(

@@ -86,6 +86,7 @@ def _plain(found: Conformers) -> dict[str, Any]:
         "positions": found.positions.tolist(),
         "energies": found.energies.tolist(),
         "name": found.name,
+        "isomers": found.isomers,
     }
 
 

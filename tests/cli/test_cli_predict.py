@@ -104,6 +104,12 @@ def test_table_for_people(registry: Path) -> None:
     assert lines[7] == "Error: 2 C1CC: not a SMILES: unclosed ring (invalid_smiles)"
 
 
+def test_a_smiles_that_leaves_isomers_open_says_so(registry: Path) -> None:
+    either, one = answer("--smiles", "CC=CC", "--smiles", "C/C=C/C", "--targets", "gap")["results"]
+    (said,) = set(either["warnings"]) - set(one["warnings"])
+    assert said.startswith("the SMILES leaves open which of 2 stereoisomers or more is meant")
+
+
 def test_wide_tables_are_folded(registry: Path) -> None:
     smiles = [
         part for text in ("C", "N", "O", "CO", "CN", "CC", "C=C") for part in ("--smiles", text)

@@ -190,6 +190,27 @@ def test_mirror_images_have_mirrored_geometries(smiles: str) -> None:
         assert is_its_own or not any(has_hand(molecule, opposite) for molecule in found.molecules)
 
 
+@pytest.mark.parametrize(
+    ("smiles", "isomers"),
+    [
+        ("CC(O)C#N", 1),  # two mirror images
+        ("C/C=C/C(C)O", 1),
+        ("CC(O)C(C)N", 2),
+        ("C[C@H](O)C(C)N", 2),
+        ("C[C@H](O)[C@@H](C)N", 1),
+        ("CC=CC", 2),
+        ("OC1CCC(O)CC1", 2),
+        ("CC(O)C(O)C(O)C", 3),  # a pair of mirror images, and two that are their own
+        ("C1CC2CC1C2", 1),  # open centres, of which rings leave one possibility
+        ("C1C2CC3CC1CC(C2)C3", 1),
+        ("CC1CN1C", 1),  # nitrogen turns over
+        ("O", 1),
+    ],
+)
+def test_isomers_that_a_smiles_leaves_open_are_counted(smiles: str, isomers: int) -> None:
+    assert smiles_to_conformers(smiles, 200, 30).isomers == isomers
+
+
 def has_hand(molecule: Molecule, smiles: str) -> bool:
     """Whether a geometry, from which bonds are read, has the stated handedness."""
     placed = Chem.RWMol()
