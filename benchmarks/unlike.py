@@ -14,7 +14,8 @@ For each kind, the flagship is trained, from fresh weights, on a part of QM9 tha
 Intervals are calibrated on half of the test molecules of the part that it was trained in, and
 looked at on the other half (`alike`) and on 10,000 of those left out (`unlike`): mean absolute
 errors, the share of true values inside, the width, and the share that the domain calls outside.
-Intervals are those that are served, wider where the distance from the training molecules is large.
+Intervals are those that are served: wider where the distance from the training molecules is large,
+and for more heavy atoms than the largest of these have.
 The last line is JSON. Sources: scaffolds, G. W. Bemis, M. A. Murcko, J. Med. Chem. 39, 2887 (1996).
 """
 
@@ -37,6 +38,7 @@ from qm9flow.data.splits import Split, make_split
 from qm9flow.data.store import Dataset, open_dataset
 from qm9flow.evaluation.intervals import calibrate, half_widths
 from qm9flow.inference.calibration import STRANGE, SourceCalibration
+from qm9flow.inference.domain import far_factor, size_factor
 from qm9flow.inference.judged import Judged, joined
 from qm9flow.inference.predictor import Predictor
 from qm9flow.properties import TARGETS
@@ -55,15 +57,20 @@ UNLIKE = 10_000
 CHUNK = 1000
 
 
+def heavy_atoms(dataset: Dataset) -> Indices:
+    """(M,), of each molecule."""
+    return np.asarray(dataset.counts()[:, 2:].sum(axis=1), dtype=np.int64)
+
+
 def with_nine_heavy_atoms(dataset: Dataset) -> Flags:
     """(M,), the largest molecules."""
-    return np.asarray(dataset.counts()[:, 2:].sum(axis=1) > 8)
+    return heavy_atoms(dataset) > 8
 
 
 def rich_in_heteroatoms(dataset: Dataset) -> Flags:
     """(M,), those with the largest share of N, O and F among their heavy atoms."""
     counts = dataset.counts()
-    share = counts[:, 7:].sum(axis=1) / np.maximum(counts[:, 2:].sum(axis=1), 1)
+    share = counts[:, 7:].sum(axis=1) / np.maximum(heavy_atoms(dataset), 1)
     return np.asarray(share > np.quantile(share, 1 - LEFT_OUT))
 
 
@@ -169,18 +176,23 @@ def judged(predictor: Predictor, dataset: Dataset, places: Indices) -> Judged:
     return joined(parts)
 
 
-def look(said: Judged, calibrated: SourceCalibration, truth: npt.NDArray[np.float64]) -> Seen:
-    """Errors and intervals on molecules."""
-    halves = half_widths(said, calibrated)
-    errors = {name: np.abs(said.values[name] - truth[:, TARGETS.index(name)]) for name in SHOWN}
+def look(
+    said: Judged, calibrated: SourceCalibration, dataset: Dataset, places: Indices, largest: int
+) -> Seen:
+    """Errors and intervals on molecules, of a network that has seen `largest` heavy atoms."""
+    truth, heavy = dataset.truth()[places], heavy_atoms(dataset)[places]
     assert said.distances is not None
+    far = far_factor(said.distances, calibrated)
+    wider = np.maximum(far, size_factor(heavy, largest)) / far
+    halves = {name: half * wider for name, half in half_widths(said, calibrated).items()}
+    errors = {name: np.abs(said.values[name] - truth[:, TARGETS.index(name)]) for name in SHOWN}
     scores = np.array([calibrated.score(distance) for distance in said.distances])
     return Seen(
         len(truth),
         {name: float(errors[name].mean()) for name in SHOWN},
         {name: float((errors[name] <= halves[name]).mean()) for name in SHOWN},
         {name: float(2 * halves[name].mean()) for name in SHOWN},
-        float((scores < STRANGE).mean()),
+        float(((scores < STRANGE) | (heavy > largest)).mean()),
     )
 
 
@@ -188,6 +200,7 @@ def measure(kind: str, options: argparse.Namespace, dataset: Dataset) -> dict[st
     """Train without a kind, look at it."""
     unlike = KINDS[kind](dataset)
     part = part_of(dataset, np.flatnonzero(~unlike), kind)
+    largest = int(heavy_atoms(part).max())
     rng = np.random.default_rng(0)
     others = rng.permutation(np.flatnonzero(unlike))[:UNLIKE]
     train = train_from_dict(
@@ -210,8 +223,10 @@ def measure(kind: str, options: argparse.Namespace, dataset: Dataset) -> dict[st
         own, known = split.test[:half], split.test[half:]
         calibrated = calibrate(judged(predictor, part, own), part.truth()[own])
         return {
-            "alike": look(judged(predictor, part, known), calibrated, part.truth()[known]),
-            "unlike": look(judged(predictor, dataset, others), calibrated, dataset.truth()[others]),
+            "alike": look(judged(predictor, part, known), calibrated, part, known, largest),
+            "unlike": look(
+                judged(predictor, dataset, others), calibrated, dataset, others, largest
+            ),
         }
 
 

@@ -144,10 +144,24 @@ def widening(
     if not domain.reasons:
         return 1.0
     heavy = int((molecule.numbers > 1).sum())
-    factor = max(_OUTSIDE, (heavy / QM9_MAX_HEAVY) ** 2)
+    factor = max(_OUTSIDE, float(size_factor(np.array([heavy]))[0]))
     if distance is None or calibrated is None:
         return factor
     return max(factor, float(far_factor(np.array([distance]), calibrated)[0]))
+
+
+def size_factor(heavy: npt.NDArray[np.int64], largest: int = QM9_MAX_HEAVY) -> Floats:
+    """How much wider intervals are for the size alone.
+
+    Args:
+        heavy: (n,), numbers of heavy atoms.
+        largest: Of the molecules that the network learned from.
+
+    Returns:
+        (n,): 1 up to the largest, beyond at least `_OUTSIDE`, and in proportion to the square.
+    """
+    ratio = heavy / largest
+    return np.where(ratio > 1, np.maximum(_OUTSIDE, ratio**2), 1.0)
 
 
 def far_factor(distances: Floats, calibrated: SourceCalibration) -> Floats:

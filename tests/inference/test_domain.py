@@ -10,6 +10,7 @@ from qm9flow.inference.domain import (
     domain_of,
     doubts,
     geometry_doubt,
+    size_factor,
     widening,
 )
 from qm9flow.molecules.molecule import Molecule
@@ -70,6 +71,11 @@ def test_a_geometry_that_is_not_from_dft_is_named() -> None:
             (sentence,) = geometry_doubt(source, has_network=has_network)
             assert word in sentence
             assert ("rotational" in sentence) == has_network
+
+
+def test_intervals_widen_with_what_no_molecule_was_as_large_as() -> None:
+    assert size_factor(np.array([1, 9, 10, 18])).tolist() == [1.0, 1.0, 1.5, 4.0]
+    assert size_factor(np.array([8, 9]), largest=8).tolist() == [1.0, 1.5]
 
 
 def test_two_molecules_are_not_one() -> None:
