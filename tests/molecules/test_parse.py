@@ -122,6 +122,8 @@ def test_xyz_is_read_in_all_its_dialects(text: str) -> None:
         (WATER.replace("water", "total_charge=-2"), errors.ChargedError, ["line 2", "-2"]),
         (WATER.replace("water", 'Net_Charge="+1.0"'), errors.ChargedError, ["line 2", "+1"]),
         (WATER.replace("water", "charge=0.99998"), errors.ChargedError, ["line 2", "+1"]),
+        (WATER.replace("water", "charge=0.5"), errors.ChargedError, ["line 2", "+0.5"]),
+        (WATER.replace("water", "charge=-1.5"), errors.ChargedError, ["line 2", "-1.5"]),
         (
             WATER.replace("water", "Properties=pos:R:3:id:I:1"),
             errors.UnreadableError,
