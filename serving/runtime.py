@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from qm9flow.config import ServeConfig
 from qm9flow.errors import Qm9FlowError, RegistryError
-from qm9flow.registry.find import FoundModel, alias_of, find_model
+from qm9flow.registry.find import FoundModel, alias_of, check_bundle, find_model
 from serving import metrics
 from serving.engine import Engine
 from serving.model import Model
@@ -110,13 +110,15 @@ class Runtime:
         while not self._closed.is_set():
             if self._try():
                 return True
-            if self.settings.bundle is not None or not self._may_come():
+            if not self._may_come():
                 return False
             self._closed.wait(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         return False
 
     def _may_come(self) -> bool:
+        if self.settings.bundle is not None and self.settings.version is None:
+            return False
         try:
             return alias_of(self.settings.model) is not None
         except RegistryError:  # no address of a model, today or tomorrow
@@ -157,9 +159,17 @@ class Runtime:
 
 
 def _find(settings: ServeConfig) -> FoundModel:
-    if settings.bundle is None:
-        found = find_model(settings.model, settings.tracking_uri)
-        if found.remark:
-            logger.warning(found.remark)
-        return found
-    return FoundModel(Path(settings.bundle), settings.version, settings.alias)
+    if settings.bundle is not None:
+        given = FoundModel(Path(settings.bundle), settings.version, settings.alias)
+        try:
+            # Verified when it was fetched; this process may have been started again long after.
+            check_bundle(given.bundle)
+            return given
+        except RegistryError as error:
+            if given.version is None:
+                raise
+            logger.error("%s is fetched anew: %s", given.label, error)
+    found = find_model(settings.model, settings.tracking_uri)
+    if found.remark:
+        logger.warning(found.remark)
+    return found

@@ -119,7 +119,7 @@ def find_model(reference: str, tracking_uri: str | None = None) -> FoundModel:
     if not is_uri and _is_folder(reference):
         if not _holds_model(folder):
             raise RegistryError(f"{reference} is no bundle: it holds no model.onnx")
-        _check_file(folder)
+        check_bundle(folder)
         return FoundModel(folder.absolute())
     if reference == pretrained.NAME:
         return FoundModel(pretrained.bundle(), alias=pretrained.NAME)
@@ -192,8 +192,17 @@ def _config(bundle: Path) -> dict[str, Any]:
     return config
 
 
-def _check_file(bundle: Path) -> None:
-    """Versions are verified when they are fetched; a folder says itself what its graph must be."""
+def check_bundle(bundle: Path) -> None:
+    """Compare what a folder is used for with what it says itself that it must be.
+
+    Versions are verified by the registry when they are fetched; this needs none.
+
+    Args:
+        bundle: The folder.
+
+    Raises:
+        RegistryError: It is missing, damaged or changed.
+    """
     files = _config(bundle).get("files")
     for name, expected in (files if isinstance(files, dict) else {}).items():
         is_used = name.endswith(".onnx") or name == "calibration.json"

@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from qm9flow.inference.probes import PROBES
 from qm9flow.molecules.pool import MoleculePool
 from qm9flow.properties import LEARNED
 from qm9flow.registry.aliases import promote, rollback
-from qm9flow.registry.find import FoundModel, alias_of
+from qm9flow.registry.find import FoundModel, alias_of, find_model
 from qm9flow.registry.versions import MODEL_NAME
 from serving.batching import Call
 from serving.engine import Engine
@@ -201,6 +202,45 @@ def test_a_store_that_comes_later_is_waited_for(
         hidden.rename(database)
         until(lambda: runtime.status == "ready")
         assert answer(runtime)[0] == 1
+    finally:
+        runtime.close()
+
+
+@pytest.mark.parametrize("damage", ["model.onnx", "config.json", ""])
+def test_a_bundle_that_was_damaged_since_it_was_fetched_is_fetched_anew(
+    registry: registering.Registry, dataset: Dataset, damage: str
+) -> None:
+    wanted = settings_of(registry)
+    fetched = find_model("champion", wanted.tracking_uri)
+    if damage:
+        (fetched.bundle / damage).write_bytes(b"junk")
+    else:
+        shutil.rmtree(fetched.bundle)
+    database = registry.folder / "mlflow.db"
+    hidden = database.rename(registry.folder / "hidden.db")
+    given = {"bundle": str(fetched.bundle), "version": fetched.version, "alias": fetched.alias}
+    runtime = Runtime(replace(wanted, **given))  # as a process that is started again
+    try:
+        with pytest.raises(RegistryError):
+            runtime.wait(60)
+        hidden.rename(database)
+        until(lambda: runtime.status == "ready")
+        assert answer(runtime) == (1, expected(served.bundle(dataset)))
+    finally:
+        runtime.close()
+
+
+def test_another_graph_than_was_fetched_is_not_served(
+    registry: registering.Registry, dataset: Dataset
+) -> None:
+    wanted = settings_of(registry)
+    fetched = find_model("champion", wanted.tracking_uri)
+    other = served.bundle(dataset, seed=4) / "model.onnx"
+    shutil.copyfile(other, fetched.bundle / "model.onnx")  # sound, and not what was released
+    runtime = Runtime(replace(wanted, bundle=str(fetched.bundle), version=1, alias="champion"))
+    try:
+        runtime.wait(60)
+        assert answer(runtime) == (1, expected(served.bundle(dataset)))
     finally:
         runtime.close()
 
