@@ -19,7 +19,7 @@ from qm9flow.molecules.pool import MAX_ATOMS
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)((?:[eEdD]|\*\^)[+-]?\d+)?", re.ASCII)
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf(inity)?)", re.IGNORECASE | re.ASCII)
 _ATOM = re.compile(r"([A-Za-z]{1,3})\d*", re.ASCII)
-ROUNDED_CHARGE = 0.01
+_ROUNDED_CHARGE = 0.01
 """How far the sum of computed charges of atoms may be from a whole number."""
 
 _CHARGE = re.compile(
@@ -138,9 +138,9 @@ def _refuse_comment(comment: str, line: int) -> None:
     """Refuse what an extended XYZ comment says and we would otherwise overlook."""
     found = _CHARGE.search(comment)
     charge = float(found[1]) if found else 0.0
-    if abs(charge) > ROUNDED_CHARGE:
+    if abs(charge) > _ROUNDED_CHARGE:
         near = round(charge)
-        said = f"{near:+d}" if abs(charge - near) <= ROUNDED_CHARGE else f"{charge:+g}"
+        said = f"{near:+d}" if abs(charge - near) <= _ROUNDED_CHARGE else f"{charge:+g}"
         raise ChargedError(
             f"line {line}: the molecule has the net charge {said}: QM9 holds only molecules "
             "without net charge"
