@@ -10,6 +10,7 @@ from qm9flow.errors import Qm9FlowError, RegistryError
 from qm9flow.registry.find import FoundModel, alias_of, check_bundle, find_model
 from serving import metrics
 from serving.engine import Engine
+from serving.handover import Handover
 from serving.model import Model
 from serving.swapping import LONGEST_PAUSE_S, Swapper
 
@@ -39,6 +40,7 @@ class Runtime:
         self.is_stopping = False
         self._engine: Engine | None = None
         self._swapper: Swapper | None = None
+        self._handover = Handover(settings.handover)
         self._error: Exception | None = None
         self._closed = threading.Event()
         self._decided = threading.Event()
@@ -117,8 +119,6 @@ class Runtime:
         return False
 
     def _may_come(self) -> bool:
-        if self.settings.bundle is not None and self.settings.version is None:
-            return False
         try:
             return alias_of(self.settings.model) is not None
         except RegistryError:  # no address of a model, today or tomorrow
@@ -126,7 +126,7 @@ class Runtime:
 
     def _try(self) -> bool:
         try:
-            engine = Engine(_find(self.settings), self.settings)
+            engine = Engine(self._find(), self.settings)
         except Exception as error:
             if isinstance(error, Qm9FlowError):
                 logger.error("the model cannot be served: %s", error)
@@ -148,7 +148,11 @@ class Runtime:
         alone = engine.found.version is None  # the pretrained model stands in
         watch = AliasWatch(alias, settings.tracking_uri, may_be_missing=alone)
         return Swapper(
-            engine.live, watch, lambda found: Model(found, settings), settings.poll_seconds
+            engine.live,
+            watch,
+            lambda found: Model(found, settings),
+            settings.poll_seconds,
+            self._handover.note,
         )
 
     def _look(self, swapper: Swapper) -> None:
@@ -157,19 +161,23 @@ class Runtime:
         except Exception:
             logger.exception("looking for another model broke down")
 
+    def _find(self) -> FoundModel:
+        given = self._handover.read() or _given(self.settings)
+        if given is not None:
+            try:
+                # Verified when it was fetched; this process may have been started again long after.
+                check_bundle(given.bundle)
+                return given
+            except RegistryError as error:
+                logger.error("%s is fetched anew: %s", given.label, error)
+        found = find_model(self.settings.model, self.settings.tracking_uri)
+        if found.remark:
+            logger.warning(found.remark)
+        return found
 
-def _find(settings: ServeConfig) -> FoundModel:
-    if settings.bundle is not None:
-        given = FoundModel(Path(settings.bundle), settings.version, settings.alias)
-        try:
-            # Verified when it was fetched; this process may have been started again long after.
-            check_bundle(given.bundle)
-            return given
-        except RegistryError as error:
-            if given.version is None:
-                raise
-            logger.error("%s is fetched anew: %s", given.label, error)
-    found = find_model(settings.model, settings.tracking_uri)
-    if found.remark:
-        logger.warning(found.remark)
-    return found
+
+def _given(settings: ServeConfig) -> FoundModel | None:
+    """What the starter of the service has found already."""
+    if settings.bundle is None:
+        return None
+    return FoundModel(Path(settings.bundle), settings.version, settings.alias)

@@ -48,6 +48,7 @@ class Swapper:
         watch: Watch,
         open_model: Callable[[FoundModel], Model],
         pause_s: float,
+        note: Callable[[FoundModel], None] = lambda found: None,
     ) -> None:
         """Look at nothing yet.
 
@@ -57,11 +58,13 @@ class Swapper:
             open_model: Opens and proves a model, or raises.
             pause_s: Seconds between two looks; a version that could not be loaded is tried again
                 after as many, then after twice as many, and so on.
+            note: Is told what is about to answer.
         """
         self._live = live
         self._watch = watch
         self._open = open_model
         self._pause_s = pause_s
+        self._note = note
         self._asked: datetime | None = None
         self._silent_since: datetime | None = None
         self._next: dict[str, Any] | None = None
@@ -110,7 +113,10 @@ class Swapper:
 
     def _swap(self, model: Model) -> None:
         before = self._live.model.found.label
-        self._next = None  # first, so that nobody sees the version answer and fail at once
+        self._note(model.found)
+        self._next = (
+            None  # before the swap, so that nobody sees the version answer and fail at once
+        )
         self._live.replace(model)
         metrics.count_swap("ok")
         metrics.set_version(model.version)

@@ -26,8 +26,8 @@ from qm9flow.errors import ConfigError, InferenceError
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """All as Ctrl-C: the server has a session of its own. SIGINT too, which a shell's background
 processes ignore unless they ask for it."""
-_FETCHED = ("bundle", "version", "alias")
-"""What this command finds by `model` and tells its processes."""
+_TOLD = ("bundle", "version", "alias", "handover")
+"""What this command finds out and tells its processes."""
 _EXAMPLE = '{"molecules": [{"smiles": "CCO"}], "targets": ["gap", "u0_atom"]}'
 
 
@@ -148,7 +148,7 @@ def _wanted(config_file: Path | None, options: dict[str, Any], require_gpu: bool
     """What file and options say, with paths that do not depend on the current folder."""
     given = {name: str(v) if isinstance(v, Path) else v for name, v in options.items()}
     values = merged(config_file, given)
-    if taken := [name for name in _FETCHED if name in values]:
+    if taken := [name for name in _TOLD if name in values]:
         raise ConfigError(
             f"{taken[0]} in {config_file} would do nothing: write model = an alias, a version's "
             "number in quotes, or a bundle's folder"

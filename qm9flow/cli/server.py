@@ -198,13 +198,14 @@ def running_server(config: ServeConfig, host: str, port: int) -> Iterator[Server
     command += ["--timeout-graceful-shutdown", str(math.ceil(config.stop_seconds))]
     stop_seconds = config.linger_seconds + config.stop_seconds + CLOSE_SECONDS
     with tempfile.TemporaryDirectory(prefix="qm9flow-serve-") as home:
+        told = dataclasses.replace(config, handover=str(Path(home) / "model.json"))
         environment = {
             "BENTOML_HOME": home,  # its metrics folder must not be another server's
             **IMPATIENCE,
             **os.environ,
             "BENTOML_DO_NOT_TRACK": "True",
             "MLFLOW_DISABLE_TELEMETRY": "true",
-            SERVE_ENVIRONMENT: json.dumps(dataclasses.asdict(config)),
+            SERVE_ENVIRONMENT: json.dumps(dataclasses.asdict(told)),
         }
         process = subprocess.Popen(
             command,

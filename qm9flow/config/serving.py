@@ -19,6 +19,9 @@ class ServeConfig:
     """The fetched bundle's version."""
     alias: str | None = None
     """The fetched bundle's alias."""
+    handover: str | None = None
+    """A file of this service alone, in which its processes note which model answers: one that is
+    started again begins with that."""
     tracking_uri: str | None = None
     """The store whose alias `model` is followed; none means that of the environment."""
     poll_seconds: Annotated[float, between(0.05, 86_400)] = 10.0

@@ -19,7 +19,10 @@ def test_under_nohup_the_end_of_the_terminal_ends_nothing() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.parametrize("line", ['bundle = "some/folder"', "version = 3", 'alias = "previous"'])
+@pytest.mark.parametrize(
+    "line",
+    ['bundle = "some/folder"', "version = 3", 'alias = "previous"', 'handover = "some/file"'],
+)
 def test_an_option_that_would_do_nothing_is_refused(tmp_path: Path, line: str) -> None:
     file = tmp_path / "serve.toml"
     file.write_text(line)

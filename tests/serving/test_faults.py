@@ -1,5 +1,6 @@
 """What breaks under load: how much is lost, what is said, how long until all is well again."""
 
+import http.client
 import re
 import resource
 import signal
@@ -10,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+import served
 from live import Clients, Setting, until
 from real_server import RealServer
 
@@ -155,6 +157,36 @@ def test_a_killed_process_is_started_again_and_answers_right(
     assert len(clients.broken) <= number_of_clients  # those whose requests it had accepted
     until(lambda: not any(process.is_running() for process in orphans), 30)
     assert processes(setting.server, "worker") != [worker]
+
+
+def test_a_process_started_again_while_the_registry_is_away_answers_as_the_last_one(
+    setting: Setting, gaps: dict[int, float]
+) -> None:
+    point(setting, 2)
+    setting.wait_for_version(2)  # the service was started with version 1
+    database = setting.registry.folder / "mlflow.db"
+    hidden = database.rename(database.with_name("hidden.db"))
+    (worker,) = processes(setting.server, "worker")
+    began = time.monotonic()
+    worker.send_signal(signal.SIGKILL)
+    worker.wait(30)
+    until(lambda: answers(setting.server), 120)
+    say("the process that answers, killed while the registry is away", time.monotonic() - began)
+    status, body = setting.predict({"xyz": served.WATER}, targets=["gap"])
+    assert (status, body["model"]["version"]) == (200, 2)
+    assert abs(body["results"][0]["values"]["gap"] - gaps[2]) < 1e-4
+    database.unlink(missing_ok=True)  # SQLite may have made an empty one
+    hidden.rename(database)
+    point(setting, 1)
+    setting.wait_for_version(1)
+
+
+def answers(server: RealServer) -> bool:
+    """Whether it is ready; nobody listens for a moment after a kill."""
+    try:
+        return is_ready(server)
+    except (OSError, http.client.HTTPException):
+        return False
 
 
 def is_ready(server: RealServer) -> bool:

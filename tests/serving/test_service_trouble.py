@@ -74,7 +74,7 @@ def test_a_model_that_cannot_be_loaded_is_never_ready(
 ) -> None:
     (tmp_path / "model.onnx").write_bytes(b"junk")
     (tmp_path / "config.json").write_text("{}")
-    runtime = Runtime(ServeConfig(bundle=str(tmp_path), conformer_workers=1))
+    runtime = Runtime(ServeConfig(model=str(tmp_path), conformer_workers=1))
     with pytest.raises(InferenceError):
         runtime.wait(60)
     client = client_of(runtime)

@@ -29,6 +29,7 @@ from qm9flow.registry.find import FoundModel, alias_of, find_model
 from qm9flow.registry.versions import MODEL_NAME
 from serving.batching import Call
 from serving.engine import Engine
+from serving.handover import Handover
 from serving.model import Live, Model, prove
 from serving.runtime import Runtime
 from serving.swapping import Swapper
@@ -243,6 +244,70 @@ def test_another_graph_than_was_fetched_is_not_served(
         assert answer(runtime) == (1, expected(served.bundle(dataset)))
     finally:
         runtime.close()
+
+
+def test_a_process_that_is_started_again_begins_with_what_answered_last(
+    registry: registering.Registry, dataset: Dataset, tmp_path: Path
+) -> None:
+    wanted = settings_of(registry)
+    first = find_model("champion", wanted.tracking_uri)
+    told = replace(
+        wanted,
+        bundle=str(first.bundle),
+        version=1,
+        alias="champion",
+        handover=str(tmp_path / "model.json"),
+    )
+    killed = Runtime(told)
+    try:
+        killed.wait(60)
+        point(registry, 2)
+        until(lambda: answer(killed)[0] == 2)
+    finally:
+        killed.close()
+    database = registry.folder / "mlflow.db"
+    database.rename(registry.folder / "hidden.db")
+    again = Runtime(told)
+    try:
+        again.wait(60)
+        assert answer(again) == (2, expected(served.bundle(dataset, seed=4)))
+    finally:
+        again.close()
+
+
+def test_a_note_of_a_damaged_bundle_is_not_followed(
+    registry: registering.Registry, dataset: Dataset, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(served.bundle(dataset, seed=4), broken)
+    (broken / "model.onnx").write_bytes(b"junk")
+    file = tmp_path / "model.json"
+    Handover(str(file)).note(FoundModel(broken, 2, "champion"))
+    runtime = Runtime(replace(settings_of(registry), handover=str(file)))
+    try:
+        runtime.wait(60)
+        assert answer(runtime) == (1, expected(served.bundle(dataset)))
+    finally:
+        runtime.close()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"bundle": 3, "version": 1, "alias": ""}'])
+def test_a_note_that_cannot_be_read_is_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    (tmp_path / "note").write_text(text)
+    assert Handover(str(tmp_path / "note")).read() is None
+    assert "cannot be read" in caplog.text
+
+
+def test_a_note_that_cannot_be_written_costs_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = FoundModel(tmp_path, 2, "champion")
+    Handover(str(tmp_path / "nowhere" / "note")).note(found)
+    assert "will not begin with version 2" in caplog.text
+    Handover(None).note(found)
+    assert Handover(None).read() is None
 
 
 @pytest.mark.parametrize("reference", ["1", "pretrained", "some/folder", ".", "models:/qm9flow/1"])

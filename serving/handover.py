@@ -1,0 +1,61 @@
+"""What a process leaves to the one that takes its place after a kill: which model answered last.
+
+The registry may be away just then, and the model that the service was started with may be weeks
+old.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from qm9flow.files import replace_file
+from qm9flow.registry.find import FoundModel
+
+logger = logging.getLogger("bentoml.qm9flow")
+
+
+class Handover:
+    """A note of the model that answers, in a file of one service's own."""
+
+    def __init__(self, file: str | None) -> None:
+        """Read and write nothing yet.
+
+        Args:
+            file: Where; None keeps no note.
+        """
+        self._file = None if file is None else Path(file)
+
+    def note(self, found: FoundModel) -> None:
+        """Leave a note; a full disk costs the note alone.
+
+        Args:
+            found: The model that answers from now on.
+        """
+        if self._file is None:
+            return
+        plain = {"bundle": str(found.bundle), "version": found.version, "alias": found.alias}
+        try:
+            replace_file(self._file, json.dumps(plain).encode())
+        except OSError as error:
+            logger.error(
+                "a process that is started again will not begin with %s: %s", found.label, error
+            )
+
+    def read(self) -> FoundModel | None:
+        """What was noted last.
+
+        Returns:
+            The model, not verified; None where there is no note that can be read.
+        """
+        if self._file is None or not self._file.exists():
+            return None
+        try:
+            return _found(json.loads(self._file.read_text()))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            logger.error("the note of the model that answered last cannot be read: %r", error)
+            return None
+
+
+def _found(plain: Any) -> FoundModel:
+    return FoundModel(Path(plain["bundle"]), plain["version"], plain["alias"])
