@@ -12,10 +12,13 @@ from qm9flow.inference.judged import Judged
 from qm9flow.inference.prediction import Domain, Interval, Prediction, Shape
 from qm9flow.properties import GEOMETRIC
 
+Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 POSITIVE = frozenset({"mu", "alpha", "gap", "r2", "zpve", "cv", *GEOMETRIC})
-"""Targets that cannot be negative: nor can the ends of their intervals."""
+"""Targets that cannot be negative: nor can the ends of their intervals. A value below zero is
+taken for zero where that lies in its interval, and for none where it does not; without an interval
+nothing is known of it but that it cannot be."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,15 +27,16 @@ class Table:
 
     Attributes:
         names: Of the columns.
-        values: Of each molecule; None where the property does not exist or has no finite value.
+        values: Of each molecule; None where the property does not exist, or where the network gives
+            nothing finite or what cannot be.
         intervals: Likewise; None where there is no value, or no interval.
-        strange: By molecule, targets without a finite value, for those that have some.
+        warnings: By molecule, what the network gives that is no value, for those that have some.
     """
 
     names: tuple[str, ...]
     values: list[list[float | None]]
     intervals: list[list[Interval | None]]
-    strange: dict[int, list[str]]
+    warnings: dict[int, tuple[str, ...]]
 
     @classmethod
     def of(
@@ -54,30 +58,27 @@ class Table:
             The table.
         """
         columns = np.column_stack([judged.values[name] for name in names])  # (n, W)
-        finite = np.isfinite(columns)
-        none = ~finite
-        for k, name in enumerate(names):
-            if name in GEOMETRIC:
-                none[:, k] |= columns[:, k] == 0.0
         with np.errstate(invalid="ignore"):  # nothing, infinitely widened, is no interval
             halves = _half_widths(judged, names, calibrated) * widened[:, None]
+        halves[~np.isfinite(halves)] = np.nan
         lower, upper = columns - halves, columns + halves
-        positive = [k for k, name in enumerate(names) if name in POSITIVE]
-        for ends in (lower, upper):
-            ends[:, positive] = np.maximum(ends[:, positive], 0.0)
+        impossible = np.isin(names, list(POSITIVE)) & (columns < 0)
+        is_zero, below_zero = impossible & (upper >= 0), impossible & ~(upper >= 0)
+        columns = np.where(is_zero, 0.0, columns)
+        lower = np.where(np.isin(names, list(POSITIVE)), np.maximum(lower, 0.0), lower)
+        infinite = ~np.isfinite(columns)
+        is_absent = np.isin(names, GEOMETRIC) & (columns == 0.0)
+        none = infinite | is_absent | (below_zero & (upper < 0))
         values: list[list[float | None]] = columns.tolist()
         intervals: list[list[Interval | None]] = [
             list(zip(low, high, strict=True))
             for low, high in zip(lower.tolist(), upper.tolist(), strict=True)
         ]
-        for row, k in zip(*np.nonzero(none | ~np.isfinite(halves)), strict=True):
+        for row, k in zip(*np.nonzero(none | np.isnan(halves)), strict=True):
             intervals[row][k] = None
         for row, k in zip(*np.nonzero(none), strict=True):
             values[row][k] = None
-        strange: dict[int, list[str]] = {}
-        for row, k in zip(*np.nonzero(~finite), strict=True):
-            strange.setdefault(int(row), []).append(names[k])
-        return cls(tuple(names), values, intervals, strange)
+        return cls(tuple(names), values, intervals, _warnings(names, infinite, below_zero))
 
     def prediction(
         self,
@@ -97,13 +98,9 @@ class Table:
         Returns:
             All that is said of it.
         """
-        warnings = (*doubts, *domain.reasons)
-        if row in self.strange:
-            names = ", ".join(self.strange[row])
-            warnings += (f"the network gives no finite value for {names}",)
         return Prediction(
             dict(zip(self.names, self.values[row], strict=True)),
-            warnings,
+            (*doubts, *domain.reasons, *self.warnings.get(row, ())),
             dict(zip(self.names, self.intervals[row], strict=True)),
             domain,
             *made_of,
@@ -121,4 +118,17 @@ def _half_widths(
         spread = judged.spread(name)
         if name in calibrated.factors and spread is not None:
             found[:, k] = calibrated.factors[name] * spread
+    return found
+
+
+def _warnings(names: Sequence[str], infinite: Flags, negative: Flags) -> dict[int, tuple[str, ...]]:
+    """By row, what the network gives that is no value."""
+    found: dict[int, tuple[str, ...]] = {}
+    for said, flags in (
+        ("the network gives no finite value for", infinite),
+        ("the network gives less than zero, which cannot be, for", negative),
+    ):
+        for row in np.flatnonzero(flags.any(axis=1)).tolist():
+            some = ", ".join(names[k] for k in np.flatnonzero(flags[row]).tolist())
+            found[row] = (*found.get(row, ()), f"{said} {some}")
     return found

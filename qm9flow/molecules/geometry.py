@@ -15,7 +15,7 @@ LINEAR_RATIO = 1e-6
 """Below this I_A / I_B a molecule counts as linear, and A is written as 0, as QM9 does."""
 
 _POINT_U_A2 = 1e-9
-"""Rounding leaves a single atom a moment below this; two H atoms 0.2 angstrom apart have 0.02."""
+"""Rounding leaves a single atom a moment below this; two H atoms 0.5 angstrom apart have 0.13."""
 
 Floats = npt.NDArray[np.float64]
 

@@ -28,8 +28,11 @@ from qm9flow.errors import (
     TooLargeError,
     UnsupportedElementError,
 )
+from qm9flow.inference.calibration import SHARES, SourceCalibration
+from qm9flow.inference.judged import Judged
 from qm9flow.inference.prediction import Prediction, Shape, entry
 from qm9flow.inference.predictor import Floats, Predictor, groups_of_similar_size
+from qm9flow.inference.table import Table
 from qm9flow.molecules.geometry import rotational_constants_ragged
 from qm9flow.molecules.molecule import RT_KCAL, Conformers, Molecule
 from qm9flow.molecules.pool import MAX_ATOMS
@@ -41,6 +44,8 @@ from qm9flow.release.bundle import Released, load_model, write_bundle
 from qm9flow.release.record import record_of
 from qm9flow.units import RT_EV
 
+NEGATIVE = ("the network gives less than zero, which cannot be, for mu",)
+"""That network has learned nothing."""
 HYDROGEN = Molecule(np.array([1]), np.zeros((1, 3)))
 NITROGEN = Molecule(np.array([7, 7]), np.array([[0, 0, 0], [0, 0, 1.1]]))
 
@@ -60,7 +65,7 @@ def test_answers_all_targets_as_python_floats(predictor: Predictor, dataset: Dat
     (prediction,) = predictor.predict([dataset.molecule(100)])
     assert tuple(prediction.values) == TARGETS
     assert all(type(value) is float for value in prediction.values.values())
-    assert prediction.warnings == ()
+    assert prediction.warnings == NEGATIVE
     assert predictor.units["u0"] == "eV"
 
 
@@ -259,6 +264,47 @@ def test_values_that_are_not_finite_become_none(
     assert "no finite value for u0" in prediction.warnings[-1]
 
 
+def of_numbers(numbers: Floats, half_width: float | None) -> Table:
+    """One molecule for which a network gives these gaps and dipole moments, by row."""
+    values = {"gap": numbers[:, 0], "mu": numbers[:, 1]}
+    spreads = {name: np.ones(len(numbers)) for name in values}
+    calibrated = None
+    if half_width is not None:
+        calibrated = SourceCalibration(100, dict.fromkeys(values, half_width), (1.0,) * len(SHARES))
+    judged = Judged(values, numbers, spreads, None)
+    return Table.of(judged, ["gap", "mu"], calibrated, np.ones(len(numbers)))
+
+
+def test_what_cannot_be_negative_is_zero_within_its_interval_and_nothing_outside() -> None:
+    numbers = np.array([[-585.0, -0.003], [6.0, 0.004], [np.nan, -0.5]])
+    table = of_numbers(numbers, half_width=0.01)
+    assert table.values == [[None, 0.0], [6.0, 0.004], [None, None]]
+    assert table.intervals[0] == [None, (0.0, pytest.approx(0.007))]
+    assert table.intervals[1] == [pytest.approx((5.99, 6.01)), (0.0, pytest.approx(0.014))]
+    assert table.warnings == {
+        0: ("the network gives less than zero, which cannot be, for gap",),
+        2: (
+            "the network gives no finite value for gap",
+            "the network gives less than zero, which cannot be, for mu",
+        ),
+    }
+    without = of_numbers(numbers, half_width=None)
+    assert without.values == [[-585.0, -0.003], [6.0, 0.004], [None, -0.5]]
+    assert without.warnings[0] == (
+        "the network gives less than zero, which cannot be, for gap, mu",
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), st.floats(0, 1e6))
+def test_values_lie_in_their_own_intervals(gap: float, mu: float, half_width: float) -> None:
+    table = of_numbers(np.array([[gap, mu]]), half_width)
+    for value, ends in zip(table.values[0], table.intervals[0], strict=True):
+        assert (value is None) == (ends is None)
+        if value is not None and ends is not None:
+            assert 0 <= ends[0] <= value <= ends[1]
+
+
 def test_network_of_unknown_targets_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     hand_made.write_graph(path, ["mu", "alpha"])
@@ -367,7 +413,7 @@ def test_what_no_network_can_refine_has_an_answer_all_the_same(dataset: Dataset)
     predictor = Predictor(pretrained.bundle(), provider="cpu", threads=1)
     usual = dataclasses.replace(dataset.molecule(700), geometry="approximate")
     corners = np.array(list(itertools.product(range(3), repeat=3)), dtype=float)
-    crowds = [Molecule(np.full(27, z), 0.3 * corners, "approximate") for z in (6, 8)]
+    crowds = [Molecule(np.full(27, z), 0.51 * corners, "approximate") for z in (6, 8)]
     first, *others = predictor.predict([usual, *crowds])
     alone = predictor.predict([usual])[0]
     assert first.values == pytest.approx(alone.values, rel=1e-4)
