@@ -6,7 +6,7 @@ from qm9flow.data.stereo import isomeric_smiles
 from qm9flow.data.store import Dataset
 from qm9flow.molecules.pool import CONFORMERS, Job
 
-RULE = 2
+RULE = 3
 """Of how conformers are made, counted up where it gives others than before: another rule makes
 another set."""
 

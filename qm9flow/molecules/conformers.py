@@ -32,6 +32,8 @@ from qm9flow.molecules.embed import SAME_MINIMUM_KCAL, embed, minimise
 from qm9flow.molecules.molecule import Conformers, Geometry, Molecule, validate
 
 _ISOTOPES = {element.number: round(element.mass_u) for element in ELEMENTS}
+_CARBON = 6
+"""Alone has handedness that lasts; nitrogen turns over."""
 _SYMBOLS = ", ".join(NUMBER_OF)
 
 
@@ -40,7 +42,8 @@ def smiles_to_conformers(text: str, max_atoms: int, count: int) -> Conformers:
 
     Centres without a stated handedness get one of the two, in each conformer anew. However the
     SMILES is written, its molecule has the same geometries, and its mirror image has their mirror
-    images: of the two hands the one whose SMILES comes first is embedded.
+    images: of the two hands the one whose SMILES comes first is embedded, and so it is where the
+    SMILES leaves open nothing but which of the two is meant.
 
     Args:
         text: A SMILES of one molecule without net charge, no name behind it.
@@ -83,7 +86,7 @@ def _isomers(graph: Chem.Mol, kept: list[int]) -> int:
     """How many stereoisomers some of the conformers are of; mirror images are one to the networks.
 
     Many open centres of rings leave no choice, and RDKit does not know: so conformers are looked
-    at. Nitrogen has no handedness here: it turns over.
+    at.
     """
     stated = Chem.StereoSpecified.Specified
     if all(item.specified == stated for item in Chem.FindPotentialStereo(graph, False)):
@@ -96,7 +99,7 @@ def _isomer(placed: Chem.Mol) -> str:
     """The SMILES of a geometry's handedness, or of its mirror image's, whichever comes first."""
     Chem.AssignStereochemistryFrom3D(placed)
     for atom in placed.GetAtoms():
-        if atom.GetAtomicNum() != 6:
+        if atom.GetAtomicNum() != _CARBON:
             atom.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
     return min(Chem.MolToSmiles(hand) for hand in (placed, _mirror_image(placed)))
 
@@ -114,6 +117,7 @@ def _read_smiles(text: str, max_atoms: int) -> tuple[Chem.Mol, bool]:
         raise InvalidSmilesError(
             f"the SMILES holds {fragments} separate molecules ('.'): give each one by itself"
         )
+    _choose_hand(graph)
     own = Chem.MolToSmiles(graph)
     first = min(own, Chem.MolToSmiles(_mirror_image(graph)))
     canonical = Chem.MolFromSmiles(first)
@@ -121,6 +125,18 @@ def _read_smiles(text: str, max_atoms: int) -> tuple[Chem.Mol, bool]:
     refuse_size(graph, max_atoms)
     _refuse_odd_electrons(graph)
     return graph, canonical is not None and first != own
+
+
+def _choose_hand(graph: Chem.Mol) -> None:
+    """Give an open centre one of its two hands if no other has one: both have the same values."""
+    centres = [
+        (graph.GetAtomWithIdx(element.centeredOn), element.specified)
+        for element in Chem.FindPotentialStereo(graph)
+        if element.type == Chem.StereoType.Atom_Tetrahedral
+    ]
+    lasting = [(atom, is_stated) for atom, is_stated in centres if atom.GetAtomicNum() == _CARBON]
+    if len(lasting) == 1 and lasting[0][1] != Chem.StereoSpecified.Specified:
+        lasting[0][0].SetChiralTag(Chem.ChiralType.CHI_TETRAHEDRAL_CCW)
 
 
 def _mirror_image(graph: Chem.Mol) -> Chem.Mol:

@@ -211,6 +211,22 @@ def test_isomers_that_a_smiles_leaves_open_are_counted(smiles: str, isomers: int
     assert smiles_to_conformers(smiles, 200, 30).isomers == isomers
 
 
+@pytest.mark.parametrize(
+    ("stated", "open_"),
+    [
+        ("C[C@H](N)C(=O)O", "CC(N)C(=O)O"),
+        ("C[C@@H](O)C#N", "N#CC(C)O"),
+        ("C[C@H]1CO1", "CC1CO1"),
+        ("C/C=C/[C@H](C)O", "C/C=C/C(C)O"),
+        ("CN1C[C@@H]1C", "CC1CN1C"),
+    ],
+)
+def test_a_lone_open_centre_has_the_geometries_of_either_hand(stated: str, open_: str) -> None:
+    one, other = (smiles_to_conformers(text, 200, 10) for text in (stated, open_))
+    np.testing.assert_array_equal(one.energies, other.energies)
+    assert other.isomers == 1
+
+
 def has_hand(molecule: Molecule, smiles: str) -> bool:
     """Whether a geometry, from which bonds are read, has the stated handedness."""
     placed = Chem.RWMol()
