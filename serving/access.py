@@ -54,6 +54,8 @@ def line_of(note: Note, **more: Any) -> str:
     """
     moment = datetime.now(UTC).isoformat(timespec="milliseconds")
     fields = {"time": moment, "id": note.id, **more, "key": note.key}
+    if note.code is not None:
+        fields["code"] = note.code
     if note.molecules is not None:
         ok = note.molecules - note.failed
         fields |= {"molecules": note.molecules, "ok": ok, "failed": note.failed}

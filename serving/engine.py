@@ -4,6 +4,7 @@ Everything here blocks; the HTTP side calls it in threads.
 """
 
 import dataclasses
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,10 +24,17 @@ from serving.facts import add_positions, target_facts
 from serving.model import Live, Model, Outcome
 from serving.requests import Note, PredictRequest, read_request
 
+logger = logging.getLogger("bentoml.qm9flow")
+
 _Timed = tuple[Job | DrawingJob, float]
 """What to build or draw, and until when, on the monotonic clock."""
 
 _Made = Structure | str | MoleculeError
+
+_BROKEN = (
+    "the service cannot start what makes geometries and drawings now; its log says why: ask again "
+    "later, or give a geometry"
+)
 
 
 class Engine:
@@ -198,6 +206,16 @@ class Engine:
         return [self._one(job, until - time.monotonic()) for job, until in jobs]
 
     def _one(self, job: Job | DrawingJob, seconds: float) -> _Made:
+        """Never raises: where no process can be started, no molecule has taken too long."""
+        try:
+            return self._asked(job, seconds)
+        except InferenceError as error:
+            logger.error("no geometry or drawing can be made: %s", error)
+        except Exception:
+            logger.exception("making a geometry or drawing broke down")
+        return MoleculeError(_BROKEN)
+
+    def _asked(self, job: Job | DrawingJob, seconds: float) -> _Made:
         if isinstance(job, DrawingJob):
             return self.pool.draw([job], budget_s=seconds)[0]
         started = time.monotonic()

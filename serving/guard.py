@@ -81,6 +81,8 @@ class Guard:
         if not self.has_keys:
             if not is_local(scope):
                 raise RequestError(403, "no_keys", NO_KEYS)
+            if not is_meant(scope):
+                raise RequestError(403, "no_keys", OTHER_NAME)
             return None
         given = _given(Headers(scope=scope))
         if given is None:
@@ -136,6 +138,12 @@ NO_KEYS = (
 )
 
 
+OTHER_NAME = (
+    "this service has no keys, so it answers only requests that call it localhost or 127.0.0.1: "
+    "make a key with `qm9flow serve --make-key NAME`, or let your proxy say `Host: localhost`"
+)
+
+
 def is_local(scope: Scope) -> bool:
     """Whether a connection came to an address that no other machine reaches.
 
@@ -145,13 +153,37 @@ def is_local(scope: Scope) -> bool:
     Returns:
         True for the loopback address and for sockets that are files.
     """
-    host = (scope.get("server") or ("", None))[0]
+    address = _address((scope.get("server") or ("", None))[0])
+    return address is None or address.is_loopback
+
+
+def is_meant(scope: Scope) -> bool:
+    """Whether a request to this machine calls it so.
+
+    A page of the web may let a name of its own point here, and so read answers that its browser
+    takes for its own server's (DNS rebinding).
+
+    Args:
+        scope: Of a local connection.
+
+    Returns:
+        True for `localhost`, for addresses of the loopback, and for no name at all.
+    """
+    name = Headers(scope=scope).get("host", "").strip().lower()
+    host = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+    if _address((scope.get("server") or ("", None))[0]) is None:
+        return True  # a socket that is a file, which no page reaches
+    address = _address(host)
+    return host in ("", "localhost") if address is None else address.is_loopback
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """None for what is no address of a network."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return True  # no address of a network
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _given(headers: Headers) -> str | None:

@@ -3,7 +3,7 @@
 from qm9flow.config import ServeConfig
 from serving.openapi.examples import WATER, answer_example, request_examples
 from serving.openapi.parts import Json, content
-from serving.openapi.responses import KEYS, error, refusals, success
+from serving.openapi.responses import KEYS, error, refusals, success, without_keys
 
 
 def paths(settings: ServeConfig) -> Json:
@@ -26,7 +26,9 @@ def paths(settings: ServeConfig) -> Json:
                 needs_key=True,
             )
         },
-        "/livez": {"get": _get("livez", "The process answers", "Alive", can_fail=False)},
+        "/livez": {
+            "get": _get("livez", "The process answers", "Alive", can_fail=False, is_for_all=True)
+        },
         "/readyz": {"get": _get("readyz", "The model is loaded and warm", "Ready")},
         "/metrics": {"get": _metrics()},
         "/docs.json": {"get": _get("docs", "This description", "Description", can_fail=False)},
@@ -85,9 +87,17 @@ def _draw(settings: ServeConfig) -> Json:
 
 
 def _get(
-    name: str, text: str, schema: str, *, can_fail: bool = True, needs_key: bool = False
+    name: str,
+    text: str,
+    schema: str,
+    *,
+    can_fail: bool = True,
+    needs_key: bool = False,
+    is_for_all: bool = False,
 ) -> Json:
     responses = {"200": success(text, content(schema))}
+    if not is_for_all:
+        responses |= without_keys()
     if can_fail:
         responses["503"] = error(
             "`not_ready`: the model is being loaded; `failed`: it cannot be; `stopping`: the "

@@ -49,8 +49,15 @@ def refusals() -> Json:
     """
     return {
         "401": error("`unauthorized`: the service has keys, and this is none", "unauthorized"),
-        "403": error(
-            "`no_keys`: the service has none, so it answers on the loopback address alone",
-            "no_keys",
-        ),
+        **without_keys(),
     }
+
+
+def without_keys() -> Json:
+    """The answer at the door of a service that has no keys.
+
+    Returns:
+        Response by status.
+    """
+    text = "`no_keys`: the service has none, so it answers localhost alone"
+    return {"403": error(text, "no_keys")}

@@ -223,6 +223,31 @@ def test_without_keys_the_loopback_alone_is_answered(
             assert "--make-key" in error(response, 403, "no_keys")
 
 
+@pytest.mark.parametrize(
+    ("name", "answers"),
+    [
+        ("localhost:3000", True),
+        ("LOCALHOST", True),
+        ("127.0.0.1:3000", True),
+        ("[::1]:3000", True),
+        ("", True),
+        ("molecules.example:3000", False),
+        ("localhost.example", False),
+        ("192.168.1.7", False),
+    ],
+)
+def test_without_keys_a_page_of_the_web_cannot_name_the_service_its_own(
+    client_of: Callable[..., TestClient], name: str, answers: bool
+) -> None:
+    client = client_of("http://127.0.0.1")
+    response = client.get("/model", headers={"Host": name})
+    if answers:
+        assert response.status_code == 200
+    else:
+        assert "localhost" in error(response, 403, "no_keys")
+    assert client.get("/livez", headers={"Host": name}).status_code == 200
+
+
 def test_a_socket_that_is_a_file_is_local() -> None:
     assert is_local({"server": ("/run/qm9flow.sock", None)})
     assert is_local({"server": None})
@@ -329,6 +354,11 @@ def test_the_log_has_a_line_a_request(
     }  # fmt: skip
     assert first["ms"] > 0
     assert (second["status"], second["key"], "molecules" in second) == (400, "alice", False)
+    assert ("code" in first, second["code"], third["code"]) == (
+        False,
+        "bad_request",
+        "unauthorized",
+    )
     assert (third["route"], third["status"], third["key"]) == ("other", 401, None)
     assert (fourth["method"], fourth["status"]) == ("other", 401)
     text = log.read_text()

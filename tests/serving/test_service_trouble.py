@@ -17,7 +17,13 @@ from starlette.testclient import TestClient
 
 from qm9flow.config import SERVE_ENVIRONMENT, ServeConfig
 from qm9flow.data.store import Dataset
-from qm9flow.errors import ConfigError, InferenceError, ProviderError, RegistryError
+from qm9flow.errors import (
+    ConfigError,
+    InferenceError,
+    MoleculeError,
+    ProviderError,
+    RegistryError,
+)
 from qm9flow.inference.prediction import Prediction
 from qm9flow.inference.predictor import Predictor
 from qm9flow.molecules.molecule import Molecule
@@ -194,6 +200,25 @@ def test_slow_smiles_time_out_and_the_rest_is_answered(champion: FoundModel) -> 
     codes = [result.get("error", {}).get("code") for result in answer["results"]]
     assert codes == ["timeout", "timeout", None]
     engine.close()
+
+
+@pytest.mark.parametrize("error", [InferenceError("no memory in /some/where"), OSError("broken")])
+def test_geometries_that_cannot_be_made_now_are_no_timeout(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(jobs: object, **more: object) -> None:
+        raise error
+
+    monkeypatch.setattr(engine.pool, "build", refuse)
+    monkeypatch.setattr(engine.pool, "draw", refuse)
+    molecules = [{"smiles": "O"}, {"numbers": [1], "positions": [[0, 0, 0]]}]
+    answer = json.loads(engine.respond(json.dumps({"molecules": molecules}).encode(), Call(60)))
+    first, second = answer["results"]
+    assert (first["error"]["code"], second["ok"]) == ("internal", True)
+    assert "where" not in first["error"]["message"]
+    (drawing,) = engine.draw([{"smiles": "O"}], Call(60))
+    assert isinstance(drawing, MoleculeError)
+    assert drawing.code == "internal"
 
 
 def test_a_client_that_has_gone_is_no_timeout(engine: Engine) -> None:
