@@ -13,7 +13,14 @@ from qm9flow.elements import MAX_NUMBER
 from qm9flow.errors import InferenceError, InvalidRecordError, MoleculeError
 from qm9flow.inference.calibration import FILE, Calibration, SourceCalibration
 from qm9flow.inference.choice import ChoiceSession, open_choice
-from qm9flow.inference.domain import domain_of, doubts, geometry_doubt, isomer_doubt, widening
+from qm9flow.inference.domain import (
+    domain_of,
+    doubts,
+    geometry_doubt,
+    isomer_doubt,
+    isomer_factors,
+    widening,
+)
 from qm9flow.inference.judged import Judged, over_conformers
 from qm9flow.inference.prediction import Domain, Prediction, Shape
 from qm9flow.inference.screen import flawless, ordinary
@@ -229,7 +236,8 @@ class Predictor:
                 first, domains, _each(judged.distances, len(first)), strict=True
             )
         ]
-        table = Table.of(judged, wanted, calibrated, np.array(widened))
+        factors = np.array(widened)[:, None] * isomer_factors(molecules, wanted)
+        table = Table.of(judged, wanted, calibrated, factors)
         doubt = geometry_doubt(source, has_network=source in self.sources)
         return [
             table.prediction(

@@ -52,14 +52,14 @@ class Table:
             judged: What the network says of n molecules.
             names: Targets that are wanted.
             calibrated: What makes intervals; None if nothing does.
-            widened: (n,), what intervals are wider by.
+            widened: (n, W), what intervals are wider by.
 
         Returns:
             The table.
         """
         columns = np.column_stack([judged.values[name] for name in names])  # (n, W)
         with np.errstate(invalid="ignore"):  # nothing, infinitely widened, is no interval
-            halves = _half_widths(judged, names, calibrated) * widened[:, None]
+            halves = _half_widths(judged, names, calibrated) * widened
         halves[~np.isfinite(halves)] = np.nan
         lower, upper = columns - halves, columns + halves
         impossible = np.isin(names, list(POSITIVE)) & (columns < 0)

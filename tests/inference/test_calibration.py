@@ -107,5 +107,5 @@ def test_a_damaged_file_is_refused_by_name(change: dict[str, object]) -> None:
 def test_intervals_of_what_cannot_be_negative_do_not_go_below_zero() -> None:
     said = Judged({"gap": np.array([0.5, -3.0])}, np.zeros((2, 1)), {"gap": np.ones(2)}, None)
     calibrated = SourceCalibration(10, {"gap": 1.0}, tuple(np.linspace(0, 1, len(SHARES)).tolist()))
-    table = Table.of(said, ["gap"], calibrated, np.ones(2))
+    table = Table.of(said, ["gap"], calibrated, np.ones((2, 1)))
     assert table.intervals == [[(0.0, 1.5)], [None]]

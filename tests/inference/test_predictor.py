@@ -272,7 +272,7 @@ def of_numbers(numbers: Floats, half_width: float | None) -> Table:
     if half_width is not None:
         calibrated = SourceCalibration(100, dict.fromkeys(values, half_width), (1.0,) * len(SHARES))
     judged = Judged(values, numbers, spreads, None)
-    return Table.of(judged, ["gap", "mu"], calibrated, np.ones(len(numbers)))
+    return Table.of(judged, ["gap", "mu"], calibrated, np.ones(numbers.shape))
 
 
 def test_what_cannot_be_negative_is_zero_within_its_interval_and_nothing_outside() -> None:
@@ -493,3 +493,17 @@ def test_without_a_refiner_the_likeliest_is_the_lowest(predictor: Predictor) -> 
     assert prediction.likeliest is not None
     assert not prediction.likeliest.is_refined
     assert prediction.likeliest.positions.tolist() == conformers.lowest.positions.tolist()
+
+
+def test_intervals_are_wider_where_isomers_are_open(refining: Predictor) -> None:
+    stated = from_smiles("C/C=C/C")
+    unknown = dataclasses.replace(stated, isomers=2)
+    one, other = refining.predict([stated, unknown])
+    assert one.values == other.values
+    for name, factor in (("gap", 1.5), ("u0", 1.5), ("a", 3.0), ("c", 3.0)):
+        narrow, wide = one.intervals[name], other.intervals[name]
+        assert narrow is not None
+        assert wide is not None
+        assert wide[1] - wide[0] == pytest.approx(factor * (narrow[1] - narrow[0]))
+    (added,) = set(other.warnings) - set(one.warnings)
+    assert "2 stereoisomers" in added
