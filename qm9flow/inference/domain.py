@@ -74,7 +74,10 @@ def geometry_doubt(geometry: Geometry, *, has_network: bool) -> tuple[str, ...]:
             f"{said}, then refined by a network: errors are larger than from that geometry, most "
             "of all those of the rotational constants a, b and c",
         )
-    return (f"{said} as the molecules that the network learned from: expect larger errors",)
+    return (
+        f"{said} as the molecules that the network learned from: expect larger errors, most of all "
+        "those of the rotational constants a, b and c",
+    )
 
 
 def isomer_doubt(molecule: Structure) -> tuple[str, ...]:
