@@ -1,7 +1,6 @@
 """Who may ask: keys, or nobody but this machine itself."""
 
 import hmac
-import ipaddress
 import logging
 import os
 import threading
@@ -20,6 +19,7 @@ from qm9flow.config.keys import (
     read_keys,
 )
 from qm9flow.errors import ConfigError
+from serving.loopback import refuse_foreign
 from serving.requests import RequestError
 
 logger = logging.getLogger("bentoml.qm9flow")
@@ -79,10 +79,7 @@ class Guard:
             RequestError: It may not pass.
         """
         if not self.has_keys:
-            if not is_local(scope):
-                raise RequestError(403, "no_keys", NO_KEYS)
-            if not is_meant(scope):
-                raise RequestError(403, "no_keys", OTHER_NAME)
+            refuse_foreign(scope)
             return None
         given = _given(Headers(scope=scope))
         if given is None:
@@ -130,60 +127,6 @@ class Guard:
         known = ", ".join(sorted(self._names.values()))
         stays = f"the keys read before stay ({known})" if known else "every request is refused"
         logger.error("%s: %s", stays, trouble)
-
-
-NO_KEYS = (
-    "this service has no keys, so it answers on the loopback address alone: make a key with "
-    "`qm9flow serve --make-key NAME` and name its file in QM9FLOW_API_KEYS_FILE"
-)
-
-
-OTHER_NAME = (
-    "this service has no keys, so it answers only requests that call it localhost or 127.0.0.1: "
-    "make a key with `qm9flow serve --make-key NAME`, or let your proxy say `Host: localhost`"
-)
-
-
-def is_local(scope: Scope) -> bool:
-    """Whether a connection came to an address that no other machine reaches.
-
-    Args:
-        scope: Of the connection.
-
-    Returns:
-        True for the loopback address and for sockets that are files.
-    """
-    address = _address((scope.get("server") or ("", None))[0])
-    return address is None or address.is_loopback
-
-
-def is_meant(scope: Scope) -> bool:
-    """Whether a request to this machine calls it so.
-
-    A page of the web may let a name of its own point here, and so read answers that its browser
-    takes for its own server's (DNS rebinding).
-
-    Args:
-        scope: Of a local connection.
-
-    Returns:
-        True for `localhost`, for addresses of the loopback, and for no name at all.
-    """
-    name = Headers(scope=scope).get("host", "").strip().lower()
-    host = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
-    if _address((scope.get("server") or ("", None))[0]) is None:
-        return True  # a socket that is a file, which no page reaches
-    address = _address(host)
-    return host in ("", "localhost") if address is None else address.is_loopback
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """None for what is no address of a network."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _given(headers: Headers) -> str | None:

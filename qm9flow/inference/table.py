@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,23 +63,20 @@ class Table:
             halves = _half_widths(judged, names, calibrated) * widened
         halves[~np.isfinite(halves)] = np.nan
         lower, upper = columns - halves, columns + halves
-        impossible = np.isin(names, list(POSITIVE)) & (columns < 0)
-        is_zero, below_zero = impossible & (upper >= 0), impossible & ~(upper >= 0)
+        is_positive = np.isin(names, list(POSITIVE))
+        is_zero = is_positive & (columns < 0) & (upper >= 0)
+        below_zero = is_positive & (columns < 0) & ~is_zero
         columns = np.where(is_zero, 0.0, columns)
-        lower = np.where(np.isin(names, list(POSITIVE)), np.maximum(lower, 0.0), lower)
+        lower = np.where(is_positive, np.maximum(lower, 0.0), lower)
         infinite = ~np.isfinite(columns)
         is_absent = np.isin(names, GEOMETRIC) & (columns == 0.0)
         none = infinite | is_absent | (below_zero & (upper < 0))
-        values: list[list[float | None]] = columns.tolist()
-        intervals: list[list[Interval | None]] = [
-            list(zip(low, high, strict=True))
-            for low, high in zip(lower.tolist(), upper.tolist(), strict=True)
-        ]
-        for row, k in zip(*np.nonzero(none | np.isnan(halves)), strict=True):
-            intervals[row][k] = None
-        for row, k in zip(*np.nonzero(none), strict=True):
-            values[row][k] = None
-        return cls(tuple(names), values, intervals, _warnings(names, infinite, below_zero))
+        return cls(
+            tuple(names),
+            _without(none, columns.tolist()),
+            _without(none | np.isnan(halves), _pairs(lower, upper)),
+            _warnings(names, infinite, below_zero),
+        )
 
     def prediction(
         self,
@@ -132,3 +130,16 @@ def _warnings(names: Sequence[str], infinite: Flags, negative: Flags) -> dict[in
             some = ", ".join(names[k] for k in np.flatnonzero(flags[row]).tolist())
             found[row] = (*found.get(row, ()), f"{said} {some}")
     return found
+
+
+def _pairs(lower: Floats, upper: Floats) -> list[list[Any]]:
+    return [
+        list(zip(low, high, strict=True))
+        for low, high in zip(lower.tolist(), upper.tolist(), strict=True)
+    ]
+
+
+def _without(none: Flags, rows: list[list[Any]]) -> list[list[Any]]:
+    for row, k in zip(*np.nonzero(none), strict=True):
+        rows[row][k] = None
+    return rows

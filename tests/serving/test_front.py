@@ -23,8 +23,9 @@ from qm9flow.registry.find import FoundModel
 from serving import access, guard
 from serving.engine import Engine
 from serving.front import Front
-from serving.guard import Guard, is_local
-from serving.requests import Note
+from serving.guard import Guard
+from serving.loopback import refuse_foreign
+from serving.requests import Note, RequestError
 from serving.runtime import Runtime
 
 ONE = {"molecules": [{"numbers": [1], "positions": [[0, 0, 0]]}], "targets": ["gap"]}
@@ -249,9 +250,10 @@ def test_without_keys_a_page_of_the_web_cannot_name_the_service_its_own(
 
 
 def test_a_socket_that_is_a_file_is_local() -> None:
-    assert is_local({"server": ("/run/qm9flow.sock", None)})
-    assert is_local({"server": None})
-    assert is_local({"server": ("fe80::1%lo", 80)}) is False
+    refuse_foreign({"type": "http", "headers": [], "server": ("/run/qm9flow.sock", None)})
+    refuse_foreign({"type": "http", "headers": [], "server": None})
+    with pytest.raises(RequestError):
+        refuse_foreign({"type": "http", "headers": [], "server": ("fe80::1%lo", 80)})
 
 
 def test_keys_are_kept_as_digests(keyed: tuple[Path, str]) -> None:
