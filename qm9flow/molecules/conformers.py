@@ -111,6 +111,7 @@ def _read_smiles(text: str, max_atoms: int) -> tuple[Chem.Mol, bool]:
     """
     graph = parse_smiles(text)
     _refuse_atoms(graph, max_atoms)
+    graph = _unlabelled(graph)
     _refuse_radicals(graph)
     fragments = len(Chem.GetMolFrags(graph))
     if fragments > 1:
@@ -127,6 +128,16 @@ def _read_smiles(text: str, max_atoms: int) -> tuple[Chem.Mol, bool]:
     return graph, canonical is not None and first != own
 
 
+def _unlabelled(graph: Chem.Mol) -> Chem.Mol:
+    """Without numbers of atoms and isotopes: of those accepted none makes another molecule."""
+    if not any(atom.GetAtomMapNum() or atom.GetIsotope() for atom in graph.GetAtoms()):
+        return graph
+    for atom in graph.GetAtoms():
+        atom.SetAtomMapNum(0)
+        atom.SetIsotope(0)
+    return Chem.MolFromSmiles(Chem.MolToSmiles(graph)) or graph
+
+
 def _choose_hand(graph: Chem.Mol) -> None:
     """Give an open centre one of its two hands if no other has one: both have the same values."""
     centres = [
@@ -134,9 +145,10 @@ def _choose_hand(graph: Chem.Mol) -> None:
         for element in Chem.FindPotentialStereo(graph)
         if element.type == Chem.StereoType.Atom_Tetrahedral
     ]
-    lasting = [(atom, is_stated) for atom, is_stated in centres if atom.GetAtomicNum() == _CARBON]
-    if len(lasting) == 1 and lasting[0][1] != Chem.StereoSpecified.Specified:
-        lasting[0][0].SetChiralTag(Chem.ChiralType.CHI_TETRAHEDRAL_CCW)
+    lasting = [atom for atom, _ in centres if atom.GetAtomicNum() == _CARBON]
+    is_any_stated = any(stated == Chem.StereoSpecified.Specified for _, stated in centres)
+    if len(lasting) == 1 and not is_any_stated:  # else the two hands would be two isomers
+        lasting[0].SetChiralTag(Chem.ChiralType.CHI_TETRAHEDRAL_CCW)
 
 
 def _mirror_image(graph: Chem.Mol) -> Chem.Mol:

@@ -212,6 +212,26 @@ def test_isomers_that_a_smiles_leaves_open_are_counted(smiles: str, isomers: int
 
 
 @pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("C[N@]1CC1C", "CC1C[N@@]1C"),
+        ("O[N@]1CC1C", "CC1C[N@@]1O"),
+        ("C[N@+]([O-])(CC)C(C)O", "OC(C)[N@@+](C)([O-])CC"),
+        ("CCC(O)CN", "[CH3:1]CC(O)CN"),
+        ("CC(C)C(O)C#N", "[12CH3]C(C)C(O)C#N"),
+        ("OCC", "[1H][16O:3][CH2:2]C[1H]"),
+        ("C[C@H](F)O", "[CH3:7][C@H:1](F)[OH:2]"),
+        ("CC(C)O", "C[C@H]([12CH3])O"),
+    ],
+)
+def test_other_writings_and_labels_change_nothing(one: str, other: str) -> None:
+    first, second = (smiles_to_conformers(text, 200, 10) for text in (one, other))
+    np.testing.assert_array_equal(first.positions, second.positions)
+    np.testing.assert_array_equal(first.numbers, second.numbers)
+    assert first.isomers == second.isomers
+
+
+@pytest.mark.parametrize(
     ("stated", "open_"),
     [
         ("C[C@H](N)C(=O)O", "CC(N)C(=O)O"),
