@@ -9,7 +9,14 @@ from qm9flow.config import DensityConfig
 from qm9flow.data.store import Dataset
 from qm9flow.nn.choice import Choice
 from qm9flow.nn.pairs import pair_distances, pair_mask
-from qm9flow.nn.refiner import NEAREST_ANGSTROM, ROUNDS, Refiner
+from qm9flow.nn.refiner import (
+    NEAREST_ANGSTROM,
+    NEIGHBOURS_ANGSTROM,
+    ROUNDS,
+    STRETCH_ANGSTROM,
+    Refiner,
+    is_sound,
+)
 
 SHAPE = DensityConfig(layers=2, hidden=12, vectors=6, channels=4, radial=6)
 MOLECULES = (3, 100, 5_000, 60_000)
@@ -72,10 +79,10 @@ def test_padding_changes_nothing_and_stays_where_it_is(dataset: Dataset, refiner
     assert (padded[:, :, numbers.shape[1] :] == 0).all()
 
 
-def test_molecules_whose_atoms_would_collide_stay_as_they_are(dataset: Dataset) -> None:
+def test_molecules_that_would_break_stay_as_they_are(dataset: Dataset) -> None:
     torch.manual_seed(2)
     wild = Refiner(SHAPE).double().eval()
-    torch.nn.init.normal_(wild.move.weight, std=1.5)
+    torch.nn.init.normal_(wild.move.weight, std=0.06)
     numbers, positions = (
         torch.nn.utils.rnn.pad_sequence(
             [atoms(dataset, i)[which][0] for i in (3, 9, 100, 5_000, 60_000)], batch_first=True
@@ -84,11 +91,36 @@ def test_molecules_whose_atoms_would_collide_stay_as_they_are(dataset: Dataset) 
     )
     with torch.no_grad():
         raw, kept = wild(numbers, positions)[-1], wild.refined(numbers, positions)
-    nearest = pair_distances(raw, pair_mask(numbers > 0)).amin(dim=(1, 2))
-    collide = nearest <= NEAREST_ANGSTROM
-    assert 0 < collide.sum() < len(collide)
-    torch.testing.assert_close(kept[collide], positions[collide], rtol=0, atol=0)
-    torch.testing.assert_close(kept[~collide], raw[~collide], rtol=0, atol=0)
+    pairs = pair_mask(numbers > 0)
+    given, found = pair_distances(positions, pairs), pair_distances(raw, pairs)
+    is_stretched = ((found - given).abs() >= STRETCH_ANGSTROM) & (given <= NEIGHBOURS_ANGSTROM)
+    breaks = (is_stretched | (found <= NEAREST_ANGSTROM)).any(dim=2).any(dim=1)
+    assert 0 < breaks.sum() < len(breaks)
+    torch.testing.assert_close(kept[breaks], positions[breaks], rtol=0, atol=0)
+    torch.testing.assert_close(kept[~breaks], raw[~breaks], rtol=0, atol=0)
+
+
+WATER = [[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("moved", "is_kept"),
+    [
+        ([[0.0, 0.0, 0.0], [1.2, 0.0, 0.0], [-0.24, 0.93, 0.0]], True),
+        ([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 1.6, 0.0]], False),  # parts
+        ([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [0.3, 0.4, 0.0]], False),  # collides
+        ([[0.0, 0.0, 0.0], [float("nan"), 0.0, 0.0], [-0.24, 0.93, 0.0]], False),
+    ],
+)
+def test_neighbours_stay_neighbours(moved: list[list[float]], is_kept: bool) -> None:
+    numbers = torch.ones(1, 3, dtype=torch.bool)
+    assert bool(is_sound(numbers, torch.tensor([WATER]), torch.tensor([moved]))) == is_kept
+
+
+def test_two_atoms_stay_where_they_are() -> None:
+    atoms = torch.tensor([[True, True, False]])
+    positions = torch.tensor([[[0.0, 0.0, 0.0], [0.95, 0.0, 0.0], [0.0, 0.0, 0.0]]])
+    assert not is_sound(atoms, positions, positions)
 
 
 @pytest.mark.parametrize("far", [1e3, 1e20, np.nan])
