@@ -57,9 +57,10 @@ def line_of(note: Note, **more: Any) -> str:
     if note.code is not None:
         fields["code"] = note.code
     if note.molecules is not None:
-        ok = note.molecules - note.failed
-        fields |= {"molecules": note.molecules, "ok": ok, "failed": note.failed}
-        fields |= {"version": note.model}
+        fields["molecules"] = note.molecules
+        if note.code is None:
+            fields |= {"ok": note.molecules - note.failed, "failed": note.failed}
+        fields["version"] = note.model
     return json.dumps(fields, separators=(",", ":"))
 
 

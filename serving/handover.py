@@ -6,6 +6,8 @@ old.
 
 import json
 import logging
+import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ from qm9flow.files import replace_file
 from qm9flow.registry.find import FoundModel
 
 logger = logging.getLogger("bentoml.qm9flow")
+
+KEEP_SECONDS = 3600.0
+"""Between two notes of the same."""
 
 
 class Handover:
@@ -36,11 +41,21 @@ class Handover:
             return
         plain = {"bundle": str(found.bundle), "version": found.version, "alias": found.alias}
         try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
             replace_file(self._file, json.dumps(plain).encode())
         except OSError as error:
             logger.error(
                 "a process that is started again will not begin with %s: %s", found.label, error
             )
+
+    def keep(self, found: FoundModel) -> None:
+        """Leave the note anew from time to time: what clears temporary files takes old ones.
+
+        Args:
+            found: The model that answers.
+        """
+        if self._file is not None and _age_s(self._file) > KEEP_SECONDS:
+            self.note(found)
 
     def read(self) -> FoundModel | None:
         """What was noted last.
@@ -59,3 +74,11 @@ class Handover:
 
 def _found(plain: Any) -> FoundModel:
     return FoundModel(Path(plain["bundle"]), plain["version"], plain["alias"])
+
+
+def _age_s(file: Path) -> float:
+    """Infinite for what is not there."""
+    try:
+        return time.time() - file.stat().st_mtime
+    except OSError:
+        return math.inf

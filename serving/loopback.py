@@ -1,6 +1,7 @@
 """Who may ask a service without keys: this machine, and nobody through it."""
 
 import ipaddress
+import re
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
@@ -15,6 +16,9 @@ _OTHER_NAME = (
     "this service has no keys, so it answers only requests that call it localhost or 127.0.0.1: "
     "make a key with `qm9flow serve --make-key NAME`, or let your proxy say `Host: localhost`"
 )
+
+_NAMES = ("", "localhost", "localhost.", "ip6-localhost")
+_HOST = re.compile(r"(\[[0-9a-f:.%]+\]|[^:\[\]@]*)(:[0-9]*)?")
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -36,16 +40,17 @@ def refuse_foreign(scope: Scope) -> None:
         return
     if not server.is_loopback:
         raise RequestError(403, "no_keys", _NO_KEYS)
-    name = _host(Headers(scope=scope).get("host", ""))
-    address = _address(name)
-    if not (name in ("", "localhost") if address is None else address.is_loopback):
+    if not all(map(_is_ours, Headers(scope=scope).getlist("host"))):
         raise RequestError(403, "no_keys", _OTHER_NAME)
 
 
-def _host(header: str) -> str:
-    """A `Host` header without its port."""
-    text = header.strip().lower()
-    return text[1:].partition("]")[0] if text.startswith("[") else text.partition(":")[0]
+def _is_ours(header: str) -> bool:
+    """Whether a `Host` header, with a port or without, names this machine."""
+    found = _HOST.fullmatch(header.strip().lower())
+    if found is None:
+        return False
+    address = _address(found[1].strip("[]"))
+    return found[1] in _NAMES if address is None else address.is_loopback
 
 
 def _address(host: str) -> _Address | None:

@@ -104,6 +104,7 @@ class Runtime:
             self._swapper = self._follow(self._engine, alias)
             while not self._closed.is_set():
                 self._look(self._swapper)
+                self._handover.keep(self._engine.found)
                 self._closed.wait(self.settings.poll_seconds)
 
     def _first(self) -> bool:
@@ -139,6 +140,7 @@ class Runtime:
         metrics.set_version(engine.found.version)
         self._engine = engine
         self._decided.set()
+        self._handover.note(engine.found)
         return True
 
     def _follow(self, engine: Engine, alias: str) -> Swapper:

@@ -114,9 +114,8 @@ class Swapper:
     def _swap(self, model: Model) -> None:
         before = self._live.model.found.label
         self._note(model.found)
-        self._next = (
-            None  # before the swap, so that nobody sees the version answer and fail at once
-        )
+        # Before the swap, so that nobody sees the version answer and fail at once.
+        self._next = None
         self._live.replace(model)
         metrics.count_swap("ok")
         metrics.set_version(model.version)

@@ -93,8 +93,8 @@ def isomer_doubt(molecule: Structure) -> tuple[str, ...]:
         return ()
     return (
         f"the SMILES leaves open which of {molecule.isomers} stereoisomers or more is meant: the "
-        "values are an average over those found, with wider intervals; for one of them state its "
-        "centres (@) and double bonds (/)",
+        "values may be those of one or an average over those found, with wider intervals; for one "
+        "of them state its centres (@) and double bonds (/)",
     )
 
 

@@ -57,7 +57,7 @@ class Prediction:
     Attributes:
         values: By target, in the unit of `properties`. None where the property does not exist
             (rotational constants of atoms, A of linear molecules), or where the network gives
-            nothing finite, or less than zero of what cannot be negative.
+            nothing finite, or by its interval less than zero of what cannot be negative.
         warnings: Reasons to trust the values less, those of the domain among them; sentences for
             people.
         intervals: By target, in its unit, lower and upper end: at the model's level the true value

@@ -32,8 +32,6 @@ from qm9flow.molecules.embed import SAME_MINIMUM_KCAL, embed, minimise
 from qm9flow.molecules.molecule import Conformers, Geometry, Molecule, validate
 
 _ISOTOPES = {element.number: round(element.mass_u) for element in ELEMENTS}
-_CARBON = 6
-"""Alone has handedness that lasts; nitrogen turns over."""
 _SYMBOLS = ", ".join(NUMBER_OF)
 
 
@@ -99,7 +97,7 @@ def _isomer(placed: Chem.Mol) -> str:
     """The SMILES of a geometry's handedness, or of its mirror image's, whichever comes first."""
     Chem.AssignStereochemistryFrom3D(placed)
     for atom in placed.GetAtoms():
-        if atom.GetAtomicNum() != _CARBON:
+        if not _keeps_hand(atom):
             atom.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
     return min(Chem.MolToSmiles(hand) for hand in (placed, _mirror_image(placed)))
 
@@ -145,10 +143,15 @@ def _choose_hand(graph: Chem.Mol) -> None:
         for element in Chem.FindPotentialStereo(graph)
         if element.type == Chem.StereoType.Atom_Tetrahedral
     ]
-    lasting = [atom for atom, _ in centres if atom.GetAtomicNum() == _CARBON]
+    lasting = [atom for atom, _ in centres if _keeps_hand(atom)]
     is_any_stated = any(stated == Chem.StereoSpecified.Specified for _, stated in centres)
     if len(lasting) == 1 and not is_any_stated:  # else the two hands would be two isomers
         lasting[0].SetChiralTag(Chem.ChiralType.CHI_TETRAHEDRAL_CCW)
+
+
+def _keeps_hand(atom: Chem.Atom) -> bool:
+    """Of four neighbours; with three, nitrogen turns over."""
+    return bool(atom.GetTotalDegree() == 4)
 
 
 def _mirror_image(graph: Chem.Mol) -> Chem.Mol:

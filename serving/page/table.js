@@ -7,6 +7,8 @@ import { count, hasInterval, intervalText, percent, unitText, valueText } from "
 const ROWS_A_PAGE = 50;
 const FIRST_COLUMNS = ["homo", "lumo", "gap", "mu", "alpha", "u0_atom"];
 const STRANGE = "unlike the training molecules";
+const UNSURE = "which stereoisomer?";
+const OPEN = "stereoisomers or more";
 
 export class Table {
   /** `open(row)` shows a row's card; `seen(rows)` is told which rows are on the page. */
@@ -126,7 +128,7 @@ export class Table {
     if (key === "place") return place;
     if (key === "name") return row.name || row.text;
     const { result } = row;
-    if (key === "notes") return !result ? null : !result.ok ? 0 : result.domain.inside === false ? 1 : 2;
+    if (key === "notes") return !result ? null : !result.ok ? 0 : result.domain.inside === false ? 1 : noteOf(row) ? 2 : 3;
     return result?.ok ? result.values[key] : null;
   }
 
@@ -160,11 +162,13 @@ export class Table {
       cell.dataset.target = target.name;
       return cell;
     });
-    return [...values, make("td", { className: "notes", title: result.domain.reasons.join("; ") }, noteOf(row))];
+    return [...values, make("td", { className: "notes", title: result.warnings.join("; ") }, noteOf(row))];
   }
 }
 
 // In a column of its own where there is room, else beside the name: it must not be scrolled to.
 function noteOf({ result }) {
-  return result?.ok && result.domain.inside === false ? STRANGE : "";
+  if (!result?.ok) return "";
+  if (result.domain.inside === false) return STRANGE;
+  return result.warnings.some((warning) => warning.includes(OPEN)) ? UNSURE : "";
 }

@@ -204,6 +204,9 @@ def test_mirror_images_have_mirrored_geometries(smiles: str) -> None:
         ("C1CC2CC1C2", 1),  # open centres, of which rings leave one possibility
         ("C1C2CC3CC1CC(C2)C3", 1),
         ("CC1CN1C", 1),  # nitrogen turns over
+        ("C[N+]([O-])(CC)[C@H](C)O", 2),  # but not with four neighbours
+        ("C[N+]([O-])(CC)C(C)O", 2),
+        ("C[N+]([O-])(CC)CCO", 1),
         ("O", 1),
     ],
 )

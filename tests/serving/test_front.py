@@ -234,6 +234,9 @@ def test_without_keys_the_loopback_alone_is_answered(
         ("", True),
         ("molecules.example:3000", False),
         ("localhost.example", False),
+        ("[::1]x.example", False),
+        ("localhost:3000@molecules.example", False),
+        ("ip6-localhost", True),
         ("192.168.1.7", False),
     ],
 )

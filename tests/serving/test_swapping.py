@@ -281,12 +281,16 @@ def test_a_note_of_a_damaged_bundle_is_not_followed(
     broken = tmp_path / "broken"
     shutil.copytree(served.bundle(dataset, seed=4), broken)
     (broken / "model.onnx").write_bytes(b"junk")
-    file = tmp_path / "model.json"
+    file = tmp_path / "home" / "model.json"
     Handover(str(file)).note(FoundModel(broken, 2, "champion"))
     runtime = Runtime(replace(settings_of(registry), handover=str(file)))
     try:
         runtime.wait(60)
         assert answer(runtime) == (1, expected(served.bundle(dataset)))
+        noted = until(lambda: Handover(str(file)).read())  # of what was fetched instead
+        assert (noted.version, noted.bundle) != (2, broken)
+        shutil.rmtree(tmp_path / "home")  # as what clears folders of temporary files does
+        assert until(lambda: Handover(str(file)).read()) == noted
     finally:
         runtime.close()
 
@@ -304,7 +308,8 @@ def test_a_note_that_cannot_be_written_costs_nothing_else(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     found = FoundModel(tmp_path, 2, "champion")
-    Handover(str(tmp_path / "nowhere" / "note")).note(found)
+    (tmp_path / "file").touch()
+    Handover(str(tmp_path / "file" / "note")).note(found)
     assert "will not begin with version 2" in caplog.text
     Handover(None).note(found)
     assert Handover(None).read() is None
