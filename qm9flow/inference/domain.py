@@ -56,12 +56,13 @@ def doubts(molecule: Molecule, cutoff_angstrom: float | None = None) -> tuple[st
     return tuple(found)
 
 
-def geometry_doubt(geometry: Geometry, *, has_network: bool) -> tuple[str, ...]:
+def geometry_doubt(geometry: Geometry, *, has_network: bool, is_refined: bool) -> tuple[str, ...]:
     """What another source of the geometry does to a prediction.
 
     Args:
         geometry: Where the positions come from.
         has_network: Whether the model has a network that learned from such geometries.
+        is_refined: Whether that network has refined this one.
 
     Returns:
         A sentence for people; none for a geometry like QM9's own.
@@ -69,14 +70,17 @@ def geometry_doubt(geometry: Geometry, *, has_network: bool) -> tuple[str, ...]:
     if geometry not in _GEOMETRY:
         return ()
     said = f"{_GEOMETRY[geometry]}, not by B3LYP/6-31G(2df,p)"
-    if has_network:
+    if is_refined:
         return (
             f"{said}, then refined by a network: errors are larger than from that geometry, most "
             "of all those of the rotational constants a, b and c",
         )
+    why = " as the molecules that the network learned from"
+    if has_network:
+        why = ", and unlike all that a network has learned to refine"
     return (
-        f"{said} as the molecules that the network learned from: expect larger errors, most of all "
-        "those of the rotational constants a, b and c",
+        f"{said}{why}: expect larger errors, most of all those of the rotational constants a, b "
+        "and c",
     )
 
 

@@ -238,15 +238,15 @@ class Predictor:
         ]
         factors = np.array(widened)[:, None] * isomer_factors(molecules, wanted)
         table = Table.of(judged, wanted, calibrated, factors)
-        doubt = geometry_doubt(source, has_network=source in self.sources)
-        return [
-            table.prediction(
-                i, domain, doubt + isomer_doubt(molecule), (source, len(shapes), likeliest[i])
-            )
-            for i, (molecule, shapes, domain) in enumerate(
-                zip(molecules, geometries, domains, strict=True)
-            )
-        ]
+        has_network = source in self.sources
+        found = []
+        for i, (molecule, shape, domain) in enumerate(
+            zip(molecules, likeliest, domains, strict=True)
+        ):
+            doubt = geometry_doubt(source, has_network=has_network, is_refined=shape.is_refined)
+            made_of = source, len(geometries[i]), shape
+            found.append(table.prediction(i, domain, doubt + isomer_doubt(molecule), made_of))
+        return found
 
     def judge(self, molecules: Sequence[Structure], source: GeometrySource) -> Judged:
         """What the network says of valid molecules, as columns.

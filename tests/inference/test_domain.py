@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -65,10 +67,12 @@ def test_how_far_away_a_molecule_is(distance: float, said: str) -> None:
 
 
 def test_a_geometry_that_is_not_from_dft_is_named() -> None:
-    for has_network in (False, True):
-        assert geometry_doubt("dft", has_network=has_network) == ()
+    for has_network, is_refined in ((False, False), (True, False), (True, True)):
+        doubt = partial(geometry_doubt, has_network=has_network, is_refined=is_refined)
+        assert doubt("dft") == ()
         for source, word in (("smiles", "SMILES"), ("approximate", "approximate")):
-            (sentence,) = geometry_doubt(source, has_network=has_network)
+            (sentence,) = doubt(source)
+            assert ("then refined" in sentence) == is_refined
             assert word in sentence
             assert "rotational" in sentence
 
