@@ -225,6 +225,8 @@ class Books:
             message = f"the process died in each of {count - 1} starts without a further epoch"
             return Outcome("failed", self._score(trial.number), "crash", message)
         epoch = max(found.intermediate_values, default=0)
+        if trial.tally.epochs > epoch:
+            return None  # killed before Optuna heard of an epoch: it is trained and told again
         return self._halved(trial.number, epoch) if epoch else None
 
     def may_end(self, trial: RunningTrial, event: Event) -> bool:
