@@ -543,6 +543,14 @@ def test_a_long_smiles_takes_three_lines_of_the_table(browser: Browser) -> None:
     assert browser.js(height) < 150
 
 
+def test_the_table_asks_which_stereoisomer_is_meant(browser: Browser) -> None:
+    browser.open()
+    browser.predict("CC=CC either\nC/C=C/C one\nCCO none")
+    notes = browser.driver.find_elements(By.CSS_SELECTOR, "#results td.notes")
+    assert [note.text for note in notes] == ["which stereoisomer?", "", ""]
+    assert "stereoisomers" in (notes[0].get_attribute("title") or "")
+
+
 def test_on_a_phone_a_drawing_has_no_column_and_names_stay(pretrained_browser: Browser) -> None:
     browser = pretrained_browser
     browser.open(390, 844)
