@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from qm9flow.config import DensityConfig, ModelConfig
 from qm9flow.errors import ConfigError
+from qm9flow.inference.domain import QM9_MIN_ATOMS
 from qm9flow.nn.pairs import pair_distances, pair_mask
 from qm9flow.nn.trunk import DensityTrunk
 from qm9flow.nn.weights import misfit
@@ -40,9 +41,6 @@ STRETCH_ANGSTROM = 0.5
 """Neighbours neither part nor come nearer by more: of 1,000 geometries of QM9's molecules by MMFF94
 those of 999 change by 0.2 at most. Where a network has learned nothing, as of two atoms alone or of
 atoms moved by 0.1 angstrom at random, it may tear a molecule apart."""
-
-FEWEST_ATOMS = 3
-"""Of QM9's molecules; of two atoms nothing was learned."""
 
 _SMALL = 1e-3
 """Initial size of what moves atoms: nearly nothing, but gradients reach all layers."""
@@ -115,7 +113,7 @@ def is_sound(atoms: Tensor, before: Tensor, after: Tensor) -> Tensor:
     is_apart = found > NEAREST_ANGSTROM
     is_kept = ((found - given).abs() < STRETCH_ANGSTROM) | (given > NEIGHBOURS_ANGSTROM)
     is_near = ((after - before).square().sum(dim=2) < FARTHEST_ANGSTROM**2) | ~atoms
-    is_large = atoms.sum(dim=1) >= FEWEST_ATOMS
+    is_large = atoms.sum(dim=1) >= QM9_MIN_ATOMS  # of fewer nothing was learned
     return (is_apart & is_kept).flatten(1).all(dim=1) & is_near.all(dim=1) & is_large
 
 
